@@ -1,0 +1,48 @@
+# Every target sets up what it needs; `make` alone lists them.
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+CNI_BIN := build/cni
+export PYTHONDONTWRITEBYTECODE ?=
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z][a-z0-9-]*:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+.PHONY: setup
+setup: ## Install Debian packages and the virtual environment
+	@tools/bootstrap core ebpf
+
+.PHONY: check
+check: setup ## Formatting, lint, types, import layers, generated files
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	.venv/bin/lint-imports
+	$(PY) -m crds.generate --check
+
+.PHONY: format
+format: setup ## Format the code
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+.PHONY: generate
+generate: setup ## Write the CRD YAML from the typed models
+	$(PY) -m crds.generate
+
+.PHONY: shim
+shim: setup ## Build the static CNI binary
+	$(PY) -m cni.build $(CNI_BIN)
+
+.PHONY: test
+test: shim ## All tests that run without a cluster
+	$(PY) -m pytest -n 2 tests
+
+.PHONY: clean
+clean: ## Remove build results
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.PHONY: lock
+lock: setup ## Pin the dependencies anew (needs the registry)
+	$(PY) -m pip install -q uv
+	$(PY) -m uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.lock
+	$(PY) -m uv pip compile -q pyproject.toml --extra dev -c requirements.lock --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-dev.lock
