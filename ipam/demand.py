@@ -1,0 +1,28 @@
+"""How many addresses of a pool a node should hold leased: a pure function of what is observed, without memory.
+
+`target = B·ceil(mf + d/B)`: d live pods are bound to the node, B is the batch, mf the least free fraction of a batch. At B = 1 there is no
+warm stock: the target is what the bound pods need.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+
+BATCHES = (16, 8, 4, 2, 1)
+LEAST_FREE_FRACTION = 0.25
+UNKNOWN_NODE_COUNT = 16  # until a leader has published how many nodes share the pool
+
+
+def batch(free: int, nodes: int) -> int:
+    """The largest batch of which every node of the pool could take two and still leave addresses free; 1 if none fits.
+
+    `free`: addresses of the pool in nobody's lease; `nodes`: nodes that may use the pool (at least 1 is assumed).
+    """
+    return next((size for size in BATCHES if 2 * size * max(nodes, 1) <= free), 1)
+
+
+def target(bound: int, size: int) -> int:
+    """Addresses, used and free together, that a node with `bound` pods of the pool should hold leased at batch `size`."""
+    if size == 1:
+        return bound
+    return size * ceil(LEAST_FREE_FRACTION + bound / size)

@@ -1,0 +1,269 @@
+"""A node's stock: every slot of its leases, in exactly one state, and the rule by which ADD picks one.
+
+::
+
+    hold ─> UNPROVEN ──prove──> READY ──allocate──> ALLOCATED
+               ^  ^                │                    │ release
+               │  └────stale───────┤                    v
+               │                   │                 COOLING
+               └───────────────────┼──mature────────────┘
+                                   v
+       any free state ──leave──> LEAVING ──drop──> (not ours any more)
+       any free state ──accuse─> QUARANTINED ──lift──> UNPROVEN
+
+Only READY slots are picked without a probe (I5). Within READY the least recently released goes first. `pick` costs O(1) amortised, whatever the
+pool's size: states are ordered maps, and a slot moves between them at most once per event.
+
+Times are seconds of one monotonic clock (`now`), passed in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+
+from ipam.slots import SlotId
+
+NEVER = float("-inf")
+
+
+class State(Enum):
+    UNPROVEN = "unproven"  # free; must be probed before use
+    READY = "ready"  # free and proven clear recently
+    COOLING = "cooling"  # free, released too recently
+    ALLOCATED = "allocated"
+    LEAVING = "leaving"  # journalled as no longer allocatable, on its way out of the lease
+    QUARANTINED = "quarantined"  # somebody else was seen using it
+
+
+FREE_STATES = (State.READY, State.UNPROVEN, State.COOLING)
+
+
+@dataclass(slots=True)
+class Held:
+    """One slot of the node's leases. `suspect`: taken by force from another node; never usable without a full probe."""
+
+    slot: SlotId
+    pool: str
+    state: State
+    released_at: float = NEVER
+    cool_until: float = NEVER
+    clear_at: float = NEVER
+    suspect: bool = False
+
+
+@dataclass(slots=True)
+class Shelf:
+    """One pool's slots on this node, by state, each map in the order in which its slots should be used."""
+
+    by_state: dict[State, OrderedDict[SlotId, Held]] = field(default_factory=lambda: {state: OrderedDict() for state in State})
+
+    def count(self, *states: State) -> int:
+        return sum(len(self.by_state[state]) for state in states)
+
+
+@dataclass(frozen=True, slots=True)
+class Trust:
+    """How long a clear verdict lasts. `unlimited()` is for nodes where verification is switched off: every free slot counts as ready."""
+
+    verdict_age_s: float
+
+    @staticmethod
+    def unlimited() -> Trust:
+        return Trust(float("inf"))
+
+    def accepts(self, held: Held, now: float) -> bool:
+        if self.verdict_age_s == float("inf"):
+            return not held.suspect or held.clear_at > NEVER
+        return now - held.clear_at <= self.verdict_age_s
+
+
+class Stock:
+    """All slots of this node's leases. Not thread-safe: one event loop owns it."""
+
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._held: dict[SlotId, Held] = {}
+        self._shelves: dict[str, Shelf] = {}
+
+    # What is there -------------------------------------------------------------------------------------------------------------------
+
+    def __contains__(self, slot: SlotId) -> bool:
+        return slot in self._held
+
+    def __iter__(self) -> Iterator[Held]:
+        return iter(self._held.values())
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def get(self, slot: SlotId) -> Held | None:
+        return self._held.get(slot)
+
+    def count(self, pool: str, *states: State) -> int:
+        shelf = self._shelves.get(pool)
+        return shelf.count(*states) if shelf else 0
+
+    def pools(self) -> tuple[str, ...]:
+        """The pools of which this node holds slots; "" stands for slots that no pool covers any more."""
+        return tuple(name for name, shelf in self._shelves.items() if shelf.count(*State))
+
+    def of_pool(self, pool: str, *states: State) -> tuple[Held, ...]:
+        shelf = self._shelves.get(pool)
+        return tuple(held for state in states for held in shelf.by_state[state].values()) if shelf else ()
+
+    # Slots come and go ---------------------------------------------------------------------------------------------------------------
+
+    def hold(self, slot: SlotId, pool: str, now: float, *, cool_until: float = NEVER, suspect: bool = False) -> Held:
+        """A slot entered one of the node's leases. It starts cooling or unproven; a slot already held is returned as it is."""
+        if slot in self._held:
+            return self._held[slot]
+        state = State.COOLING if cool_until > now else State.UNPROVEN
+        held = Held(slot, pool, state, cool_until=cool_until, suspect=suspect)
+        self._held[slot] = held
+        self._map(held)[slot] = held
+        self._settle(held, now)
+        return held
+
+    def drop(self, slot: SlotId) -> None:
+        """The slot left the node's leases. An allocated slot is never dropped: that would be a double use in the making."""
+        held = self._held.get(slot)
+        if held is None:
+            return
+        if held.state is State.ALLOCATED:
+            raise ValueError(f"{slot} is allocated and must not leave the stock")
+        del self._map(held)[slot]
+        del self._held[slot]
+
+    def leave(self, slots: Iterable[SlotId]) -> tuple[Held, ...]:
+        """Mark free slots as leaving; returns those that were free. The caller journals them before it tells anyone."""
+        left = []
+        for slot in slots:
+            held = self._held.get(slot)
+            if held is not None and held.state in FREE_STATES:
+                self._move(held, State.LEAVING)
+                left.append(held)
+        return tuple(left)
+
+    def surplus(self, pool: str, count: int, now: float) -> tuple[SlotId, ...]:
+        """Up to `count` free slots to give back: the cooling ones last, since their cooldown is best known here."""
+        self._mature(pool, now)
+        free = self.of_pool(pool, State.UNPROVEN, State.READY, State.COOLING)
+        return tuple(held.slot for held in free[:count])
+
+    def repool(self, slot: SlotId, pool: str) -> None:
+        """The pools changed: the slot belongs to another one now, or to none ("")."""
+        held = self._held[slot]
+        if held.pool != pool:
+            del self._map(held)[slot]
+            held.pool = pool
+            self._map(held)[slot] = held
+
+    # Allocation ----------------------------------------------------------------------------------------------------------------------
+
+    def pick(self, pool: str, now: float) -> Held | None:
+        """The slot that the next ADD of `pool` should get, or None. Changes nothing that a second `pick` would see differently."""
+        shelf = self._shelves.get(pool)
+        if shelf is None:
+            return None
+        self._mature(pool, now)
+        ready = shelf.by_state[State.READY]
+        while ready:
+            held = next(iter(ready.values()))
+            if self._trust.accepts(held, now):
+                return held
+            self._move(held, State.UNPROVEN)
+        return None
+
+    def pick_unproven(self, pool: str, now: float) -> Held | None:
+        """A free slot that may be used after an inline probe, or None."""
+        self._mature(pool, now)
+        shelf = self._shelves.get(pool)
+        return next(iter(shelf.by_state[State.UNPROVEN].values()), None) if shelf else None
+
+    def allocate(self, slot: SlotId) -> None:
+        """Bind a slot. Must be ready, or unproven and just probed, or, for a pin, leaving nowhere: any state but allocated or quarantined."""
+        held = self._held[slot]
+        if held.state in (State.ALLOCATED, State.QUARANTINED):
+            raise ValueError(f"{slot} is {held.state.value} and must not be allocated")
+        self._move(held, State.ALLOCATED)
+
+    def release(self, slot: SlotId, now: float, cooldown_s: float) -> None:
+        """The sandbox is gone: the address cools down before anyone gets it again."""
+        held = self._held[slot]
+        if held.state is not State.ALLOCATED:
+            return
+        held.released_at = now
+        held.cool_until = now + cooldown_s
+        held.clear_at = NEVER
+        self._move(held, State.COOLING)
+
+    # Verdicts ------------------------------------------------------------------------------------------------------------------------
+
+    def unproven(self, now: float) -> tuple[Held, ...]:
+        """Free slots that want a probe: never proven, or proven too long ago."""
+        for pool, shelf in self._shelves.items():
+            self._mature(pool, now)
+            for held in [h for h in shelf.by_state[State.READY].values() if not self._trust.accepts(h, now)]:
+                self._move(held, State.UNPROVEN)
+        return tuple(held for shelf in self._shelves.values() for held in shelf.by_state[State.UNPROVEN].values())
+
+    def prove(self, slot: SlotId, now: float) -> None:
+        """A probe found the address silent."""
+        held = self._held.get(slot)
+        if held is not None:
+            held.clear_at = now
+            held.suspect = False
+            if held.state is State.UNPROVEN:
+                self._move(held, State.READY)
+
+    def accuse(self, slot: SlotId) -> bool:
+        """Somebody else uses the address. True if it was free here and is quarantined now; an allocated one stays (it is defended)."""
+        held = self._held.get(slot)
+        if held is None or held.state not in FREE_STATES:
+            return False
+        held.clear_at = NEVER
+        self._move(held, State.QUARANTINED)
+        return True
+
+    def lift(self, slot: SlotId, now: float) -> None:
+        """The quarantine is over: the slot is free again, and unproven."""
+        held = self._held.get(slot)
+        if held is not None and held.state is State.QUARANTINED:
+            self._move(held, State.UNPROVEN)
+            self._settle(held, now)
+
+    # Inside --------------------------------------------------------------------------------------------------------------------------
+
+    def _map(self, held: Held) -> OrderedDict[SlotId, Held]:
+        shelf = self._shelves.get(held.pool)
+        if shelf is None:
+            shelf = self._shelves[held.pool] = Shelf()
+        return shelf.by_state[held.state]
+
+    def _move(self, held: Held, state: State) -> None:
+        del self._map(held)[held.slot]
+        held.state = state
+        self._map(held)[held.slot] = held
+
+    def _settle(self, held: Held, now: float) -> None:
+        """A free slot whose trust needs no probe is ready at once."""
+        if held.state is State.UNPROVEN and self._trust.accepts(held, now):
+            self._move(held, State.READY)
+
+    def _mature(self, pool: str, now: float) -> None:
+        """Cooling slots whose time is over become unproven (or ready, where no proof is asked for).
+
+        Slots enter COOLING in the order of their release, with one cooldown, so the first that is not over ends the walk; slots that arrived
+        with a longer rest of cooldown only wait a little longer behind each other.
+        """
+        shelf = self._shelves.get(pool)
+        cooling = shelf.by_state[State.COOLING] if shelf else None
+        while cooling:
+            held = next(iter(cooling.values()))
+            if held.cool_until > now:
+                return
+            self._move(held, State.UNPROVEN)
+            self._settle(held, now)
