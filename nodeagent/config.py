@@ -1,0 +1,77 @@
+"""The agent's settings: one YAML file, every key optional except `node`, unknown keys refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import yaml
+
+from ipam.errors import BadValue
+
+
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Base of all settings: a misspelt key is an error, not a default."""
+
+
+class ApiSettings(Settings):
+    """How the API server is reached: `url` (plain, for labs), else `kubeconfig`, else the pod's service account."""
+
+    url: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+
+
+class FeatureSettings(Settings):
+    """What the cluster uses; the names are those of Spiderpool's `spiderpool-conf`."""
+
+    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")
+    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")
+    enable_stateful_set: bool = True
+    enable_spider_subnet: bool = True
+    enable_auto_pool_for_application: bool = True
+    cluster_network: str = ""  # MULTUS_CLUSTER_NETWORK: the NAD of eth0 where pods do not say one
+
+
+class LeaseSettings(Settings):
+    """Times of the lease protocol, in seconds (docs/architecture.md, design.md section 4)."""
+
+    heartbeat_s: float = 30.0
+    lease_s: float = 300.0
+    cooldown_s: float = 60.0
+    cooldown_floor_s: float = 10.0  # a starving node may use a cooling address of its own from this age on
+    wait_s: float = 8.0  # how long an ADD waits in line for an address
+
+    def __post_init__(self) -> None:
+        if self.lease_s < 3 * self.heartbeat_s:
+            raise ValueError(f"leaseS {self.lease_s} must be at least three times heartbeatS {self.heartbeat_s}")
+        if self.cooldown_floor_s > self.cooldown_s:
+            raise ValueError(f"cooldownFloorS {self.cooldown_floor_s} must not exceed cooldownS {self.cooldown_s}")
+
+
+class AgentConfig(Settings):
+    """Everything the agent is told at start."""
+
+    node: str
+    parent: str = ""  # interface on which pods are attached; probes and announcements leave through it
+    socket: str = "/run/nephila/nephila.sock"
+    state_dir: str = "/var/lib/nephila"
+    health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
+    log_level: str = "info"
+    api: ApiSettings = ApiSettings()
+    features: FeatureSettings = FeatureSettings()
+    lease: LeaseSettings = LeaseSettings()
+
+
+def load_config(path: Path) -> AgentConfig:
+    """Read the settings file. Raises BadValue naming the file, the key and what is wrong."""
+    try:
+        raw = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise BadValue(str(path), f"cannot be read: {error.strerror}", "give --config an existing YAML file") from error
+    except yaml.YAMLError as error:
+        raise BadValue(str(path), f"is not YAML: {error}", "correct the file") from error
+    try:
+        return msgspec.convert(raw, AgentConfig)
+    except msgspec.ValidationError as error:
+        raise BadValue(str(path), str(error), "see docs/reference/agent-config.md for the keys") from error
