@@ -1,7 +1,7 @@
 """Time as a port: durations from a clock that never steps, wall time for display only.
 
-Deadlines, leases and back-offs use `now()`. `wall()` may step (NTP, an administrator, a restored VM) and is for facts that people read
-or that must outlive a boot.
+Deadlines, leases and back-offs use `now()`. `wall()` may step (NTP, an administrator, a restored VM) and is for facts
+that people read or that must outlive a boot.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class Clock(Protocol):
 class SystemClock:
     """CLOCK_BOOTTIME and asyncio.
 
-    CLOCK_MONOTONIC stands still while a machine is suspended or a VM is paused by its host, so a lease measured on it would look alive after it
-    lapsed. `asyncio.sleep` runs on CLOCK_MONOTONIC: after a suspend it wakes late, so callers compare deadlines with `now()` after waking.
+    CLOCK_MONOTONIC stands still while a machine is suspended, so a lease measured on it would look alive after it
+    lapsed. `asyncio.sleep` runs on CLOCK_MONOTONIC: after a suspend it wakes late, so callers compare deadlines with
+    `now()`.
     """
 
     def now(self) -> float:
@@ -41,7 +42,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """A clock that moves only when told. `advance` wakes sleepers in deadline order, letting tasks run between two deadlines."""
+    """A clock that moves only when told. `advance` wakes sleepers in deadline order and lets tasks run in between."""
 
     def __init__(self, now: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
         self._now = now
@@ -76,7 +77,7 @@ class ManualClock:
         return self._sleepers[0][0] if self._sleepers else None
 
     async def advance(self, seconds: float, *, turns: int = 20) -> None:
-        """Move both clocks by `seconds`; between deadlines the loop runs `turns` turns so that woken tasks act at their own time."""
+        """Move both clocks; at each deadline the loop runs `turns` turns, so that woken tasks act at their own time."""
         target = self._now + seconds
         await _run(turns)
         while (deadline := self.next_deadline) is not None and deadline <= target:

@@ -1,15 +1,15 @@
 """The Kubernetes API as a compare-and-swap store: the port.
 
-Reads raise `StoreError`; they may be repeated freely. Writes never raise it: they return an `Outcome`, because for a write the caller must
-tell "refused" from "nobody knows" and decide. In particular `Unknown` (the request left, no answer came) must be followed by a read and a
-comparison, never by an assumption in either direction.
+Reads raise `StoreError`; they may be repeated freely. Writes never raise it: they return an `Outcome`, because for a
+write the caller must tell "refused" from "nobody knows" and decide. In particular `Unknown` (the request left, no
+usable answer came) must be followed by a read and a comparison, never by an assumption in either direction.
 
 Errors:
 
     StoreError                the API gave no usable answer to a read or a watch
     ├── Unreachable           no answer: refused, timed out, cut
-    ├── Rejected              an answer that says no (403, 404 of the kind itself, 422, 5xx after the retry budget): status, reason, message
-    └── Gone                  410: the resourceVersion (or continue token) is too old; list again
+    ├── Rejected              an answer that says no (403, 404 of the kind itself, 5xx after the retry budget)
+    └── Gone                  410: the resourceVersion is too old; list again
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from typing import Generic, Protocol, TypeAlias, TypeVar
 from crds.meta import Kind, KubeObject
 
 T = TypeVar("T", bound=KubeObject)
+Key: TypeAlias = tuple[str, str]
+"""(namespace, name); the namespace is empty for cluster-scoped kinds."""
 
 
 class StoreError(Exception):
@@ -48,7 +50,7 @@ class Gone(StoreError):
 
 @dataclass(frozen=True, slots=True)
 class Stored(Generic[T]):
-    """The write was applied; this is the object as it now is (or, for a DELETE that waits for finalizers, as it was marked)."""
+    """The write was applied; this is the object as it now is (for a DELETE: marked, and waiting for finalizers)."""
 
     object: T
 
@@ -77,7 +79,10 @@ class Missing:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """Nothing was written. `status` 0 means that the request never left this machine; 422 that validation (schema, CEL) refused it."""
+    """Nothing was written.
+
+    `status` 0: the request never left this machine; 422: validation (schema, CEL) refused it.
+    """
 
     status: int
     reason: str
@@ -96,10 +101,14 @@ Outcome: TypeAlias = Stored[T] | Deleted | Conflict | Exists | Missing | Refused
 
 @dataclass(frozen=True, slots=True)
 class Listing(Generic[T]):
-    """One consistent list; `resource_version` is where a watch goes on from."""
+    """One consistent list; `resource_version` is where a watch goes on from.
+
+    `unreadable` names the objects that exist but do not decode: they are neither in `items` nor gone.
+    """
 
     items: tuple[T, ...]
     resource_version: str
+    unreadable: tuple[Key, ...] = ()
 
 
 class EventType(Enum):
@@ -111,21 +120,25 @@ class EventType(Enum):
 
 @dataclass(frozen=True, slots=True)
 class WatchEvent(Generic[T]):
-    """One watch event. `object` is None for a bookmark and for an object that could not be decoded; `resource_version` is always set."""
+    """One watch event. `object` is None for a bookmark and for an object that does not decode (then `key` names it).
+
+    `resource_version` is always set: it is where a new watch may go on from once this event is dealt with.
+    """
 
     type: EventType
     object: T | None
     resource_version: str
+    key: Key = ("", "")
 
 
 class Store(Protocol):
-    """What Nephila asks of the Kubernetes API. `KubeStore` (the real one) and `MemoryStore` (the fake) pass one contract suite."""
+    """What Nephila asks of the Kubernetes API. `KubeStore` (real) and `MemoryStore` (fake) pass one contract suite."""
 
     async def get(self, kind: Kind[T], name: str, namespace: str = "") -> T | None:
         """A quorum read; None if the object does not exist. Raises StoreError."""
 
     async def list(self, kind: Kind[T], *, namespace: str = "", labels: str = "", fields: str = "") -> Listing[T]:
-        """All objects (of all namespaces if `namespace` is empty), paged inside, consistent at `resource_version`. Raises StoreError."""
+        """All objects (of all namespaces if `namespace` is empty), paged inside, consistent. Raises StoreError."""
 
     async def create(self, kind: Kind[T], new: T) -> Outcome[T]:
         """Stored, Exists, Refused or Unknown."""
@@ -142,7 +155,8 @@ class Store(Protocol):
     ) -> Outcome[T]:
         """JSON merge patch (RFC 7386); compare-and-swap on the whole object if `resource_version` is given.
 
-        Fields that this program does not know stay as they are. `subresource` is "" or "status". Stored, Conflict, Missing, Refused or Unknown.
+        Fields that this program does not know stay as they are. `subresource` is "" or "status". A patch that changes
+        nothing is not a write: the resourceVersion stays. Stored, Conflict, Missing, Refused or Unknown.
         """
 
     async def delete(
@@ -163,4 +177,7 @@ class Store(Protocol):
         resource_version: str,
         timeout_s: float,
     ) -> AsyncIterator[WatchEvent[T]]:
-        """Changes after `resource_version`, with bookmarks; ends without error after about `timeout_s`. Raises Gone, StoreError."""
+        """Changes after `resource_version`, with bookmarks; ends without error after about `timeout_s`.
+
+        `resource_version` is one that a list or an earlier event gave, and not empty. Raises Gone, StoreError.
+        """
