@@ -101,6 +101,12 @@ def apiserver(layout: Layout) -> list[str]:
         f"--tls-cert-file={layout.serving.certificate}",
         f"--tls-private-key-file={layout.serving.key}",
         f"--client-ca-file={layout.authority.certificate}",
+        # No aggregated API is used; without these the controller manager's own authentication logs errors.
+        f"--requestheader-client-ca-file={layout.authority.certificate}",
+        "--requestheader-allowed-names=nephila-front-proxy",
+        "--requestheader-username-headers=X-Remote-User",
+        "--requestheader-group-headers=X-Remote-Group",
+        "--requestheader-extra-headers-prefix=X-Remote-Extra-",
         f"--token-auth-file={layout.tokens}",
         "--authorization-mode=Node,RBAC",
         "--enable-admission-plugins=NodeRestriction",
