@@ -1,0 +1,180 @@
+"""The node's durable memory as a port: records, writes and what a journal promises.
+
+`commit` is one transaction. When it returns, the writes survive kill -9 of the process; when it raises `JournalFailed`, none of them happened.
+`sync` makes all that was committed so far survive a power loss too. Addresses are (domain, family 4|6, value).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class AttachmentRecord:
+    """One address of one attachment. `made_at`: Unix seconds."""
+
+    network: str
+    container_id: str
+    ifname: str
+    domain: str
+    family: int
+    value: int
+    pool: str
+    namespace: str
+    pod: str
+    pod_uid: str
+    netns: str
+    made_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlotRecord:
+    """A slot that is not simply free. `state`: cooling, leaving or quarantined; `released_now`: CLOCK_BOOTTIME of this boot; `until_wall`: Unix seconds."""
+
+    domain: str
+    family: int
+    value: int
+    state: str
+    released_now: float = 0.0
+    until_wall: float = 0.0
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """This node's lease of a block as last written or read: the block's page, the lease's epoch, its slots as a mask."""
+
+    block: str
+    page: str
+    domain: str
+    epoch: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneRecord:
+    network: str
+    container_id: str
+    ifname: str
+    at_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRecord:
+    """`key`: namespace/name of a pod whose SpiderEndpoint is out of date; `pod_uid`: of the pod that changed it."""
+
+    key: str
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """Everything in the journal. `meta` holds e.g. bootID, nodeUID, mailboxUID, acknowledgedAt."""
+
+    meta: dict[str, str]
+    attachments: tuple[AttachmentRecord, ...]
+    slots: tuple[SlotRecord, ...]
+    leases: tuple[LeaseRecord, ...]
+    tombstones: tuple[TombstoneRecord, ...]
+    outbox: tuple[OutboxRecord, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutAttachment:
+    record: AttachmentRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropAttachment:
+    network: str
+    container_id: str
+    ifname: str
+    family: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutSlot:
+    record: SlotRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropSlot:
+    domain: str
+    family: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class PutLease:
+    record: LeaseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class DropLease:
+    block: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutTombstone:
+    network: str
+    container_id: str
+    ifname: str
+    at_wall: float
+
+
+@dataclass(frozen=True, slots=True)
+class DropTombstone:
+    network: str
+    container_id: str
+    ifname: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutOutbox:
+    key: str
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class DropOutbox:
+    """Removes the entry only if it is still about `pod_uid`."""
+
+    key: str
+    pod_uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class PutMeta:
+    key: str
+    value: str
+
+
+Write: TypeAlias = (
+    PutAttachment
+    | DropAttachment
+    | PutSlot
+    | DropSlot
+    | PutLease
+    | DropLease
+    | PutTombstone
+    | DropTombstone
+    | PutOutbox
+    | DropOutbox
+    | PutMeta
+)
+
+
+class Journal(Protocol):
+    def load(self) -> JournalState:
+        """Everything that was committed. Called once, at start."""
+
+    def commit(self, writes: Sequence[Write]) -> None:
+        """All of the writes, in order, or none. Raises ipam.errors.JournalFailed."""
+
+    async def sync(self) -> None:
+        """What was committed before this call survives a power loss once it returns. Raises JournalFailed."""
+
+    def close(self) -> None:
+        """Release the lock; commit and sync must not be called afterwards."""
