@@ -44,7 +44,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """The address that `text` spells in any valid notation; raises BadValue (also for zone ids and leading zeros)."""
+        """The address that `text` spells, in any valid notation without zone id or leading zeros; raises BadValue."""
         try:
             if ":" not in text:
                 return cls(Family.V4, int(IPv4Address(text)))

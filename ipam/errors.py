@@ -20,6 +20,7 @@
     │   ├── Fenced              11
     │   ├── DeadlineExceeded    11
     │   ├── PinnedElsewhere     11
+    │   ├── OwnerMissing        11  a controller in the pod's owner chain cannot be found
     │   └── NotReady            50  the agent cannot serve ADD yet (CNI STATUS)
     ├── Moot                  the request is about something that is over
     │   ├── PodGone            120
@@ -86,7 +87,7 @@ class BadRequest(NephilaError):
 
 
 class BadValue(BadRequest):
-    """A field holds something that cannot be understood; `field` is its path as the user wrote it, "" if not known here."""
+    """A field holds something that cannot be understood; `field` is its path as the user wrote it, "" if unknown."""
 
     reason = "BadValue"
 
@@ -170,6 +171,18 @@ class Refusal:
         return f"{self.pool}: {self.reason}"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with one field of an object, and how to put it right. A value: one object can have several."""
+
+    field: str
+    reason: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason} ({self.fix})"
+
+
 class NoPoolMatches(NoPool):
     """Every named pool was refused; `refused` holds each one with its reason, in the order of trying."""
 
@@ -229,6 +242,12 @@ class PinnedElsewhere(TryLater):
     """The pinned address is still held by the previous sandbox of its identity."""
 
     reason = "PinnedElsewhere"
+
+
+class OwnerMissing(TryLater):
+    """A controller that the pod's ownerReferences name cannot be found (yet, or no longer)."""
+
+    reason = "OwnerMissing"
 
 
 class NotReady(TryLater):
