@@ -12,15 +12,18 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Generic, TypeVar, dataclass_transform
+from typing import Annotated, Any, Generic, TypeVar, dataclass_transform
 from urllib.parse import quote
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from crds.rules import EXPRESSION_VALUES, map_list, say
+
 __all__ = [
     "UNSET",
     "Condition",
+    "Conditions",
     "Kind",
     "KubeObject",
     "LabelSelector",
@@ -142,30 +145,40 @@ class ObjectList(WireStruct):
     items: tuple[msgspec.Raw, ...] | None = None
 
 
+LabelKey = Annotated[str, say("A label key, with its optional prefix.", maxLength=317)]
+LabelValue = Annotated[str, say(maxLength=63)]
+
+
 class LabelSelectorRequirement(WireStruct):
     """One expression of a label selector."""
 
-    key: str
-    operator: str
-    values: tuple[str, ...] = ()
+    key: LabelKey
+    operator: Annotated[str, say("How values relate to the label.", enum=["In", "NotIn", "Exists", "DoesNotExist"])]
+    values: Annotated[tuple[LabelValue, ...], say("Needed by In and NotIn, refused by the others.", maxItems=256)] = ()
+
+
+Expression = Annotated[LabelSelectorRequirement, say(rules=[EXPRESSION_VALUES])]
 
 
 class LabelSelector(WireStruct):
     """A label selector (metav1.LabelSelector): every part must match; an empty selector matches everything."""
 
-    match_labels: dict[str, str] = {}
-    match_expressions: tuple[LabelSelectorRequirement, ...] = ()
+    match_labels: Annotated[dict[str, LabelValue], say("Labels that must have these values.", maxProperties=64)] = {}
+    match_expressions: Annotated[tuple[Expression, ...], say("Expressions that must hold.", maxItems=64)] = ()
 
 
 class Condition(WireStruct):
     """One observation about an object (metav1.Condition)."""
 
-    type: str
-    status: str
-    reason: str
-    last_transition_time: datetime
-    message: str = ""
-    observed_generation: int = 0
+    type: Annotated[str, say("What is observed, in CamelCase.", maxLength=316)]
+    status: Annotated[str, say("Whether it holds.", enum=["True", "False", "Unknown"])]
+    reason: Annotated[str, say("Why, as one CamelCase word.", minLength=1, maxLength=1024)]
+    last_transition_time: Annotated[datetime, say("When status last changed.")]
+    message: Annotated[str, say("Why, for people.", maxLength=32768)] = ""
+    observed_generation: Annotated[int, say("The metadata.generation this was observed of.", minimum=0)] = 0
+
+
+Conditions = Annotated[tuple[Condition, ...], say("Observations about this object.", maxItems=16, **map_list("type"))]
 
 
 T = TypeVar("T", bound=KubeObject)
