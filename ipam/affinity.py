@@ -13,8 +13,8 @@ def refusal_reason(pool: Pool, family: Family, pod: PodFacts, nic: NicFacts, fea
     """The first reason why the pool may not be used, or None if it may.
 
     An application pool that belongs to the pod's application skips the Multus and master tests. A pool without
-    `multusName` needs no knowledge of the interface's network (Spiderpool refuses every pool on `eth0` as long as no default
-    network is configured); one with `multusName` does.
+    `multusName` needs no knowledge of the interface's network (Spiderpool refuses every pool on `eth0` as long as no
+    default network is configured); one with `multusName` does.
     """
     state = _state_reason(pool, family)
     if state is not None:

@@ -42,12 +42,12 @@ class Catalog:
         return self._by_name.get(name)
 
     def matching(self, family: Family, pattern: str) -> tuple[Pool, ...]:
-        """The pools of a family whose names match a shell pattern (`*`, `?`, `[ab]`, `[!a]`, `[^a]`), sorted by name."""
+        """The pools of a family whose names match a shell pattern (`*`, `?`, `[a]`, `[!a]`, `[^a]`), sorted by name."""
         matches = _compiled(pattern).match
         return tuple(pool for pool in self._by_family[family] if matches(pool.name))
 
     def defaults(self, family: Family) -> tuple[str, ...]:
-        """The sorted names of the pools with `spec.default: true`; disabled ones too, so that a refusal can name them."""
+        """The sorted names of the pools with `spec.default: true`, disabled ones too, so that a refusal names them."""
         return self._defaults[family]
 
     def of_application(self, app: AppOwner, family: Family, interface: str) -> tuple[Pool, ...]:

@@ -40,6 +40,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import ClassVar, Self
 
+MAX_MESSAGE = 1024  # characters: Events and logs stay readable whatever a user wrote into an annotation
+MAX_DETAILS = 4096
+
 
 class Retry(Enum):
     """Whether repeating the same request can succeed."""
@@ -70,13 +73,25 @@ class NephilaError(Exception):
         return f"{self.message} ({self.hint})" if self.hint else self.message
 
     def cni(self, version: str) -> dict[str, str | int]:
-        """The CNI error object (specification 1.1.0, section "Error"); `details` starts with the reason word."""
+        """The CNI error object (specification 1.1.0, section "Error"), of bounded size.
+
+        `details` starts with the reason word, followed by the hint and the details.
+        """
         text = self.reason
         if self.hint:
             text += f"; hint: {self.hint}"
         if self.details:
             text += f"; {self.details}"
-        return {"cniVersion": version, "code": self.code, "msg": self.message, "details": text}
+        return {
+            "cniVersion": version,
+            "code": self.code,
+            "msg": _shortened(self.message, MAX_MESSAGE),
+            "details": _shortened(text, MAX_DETAILS),
+        }
+
+
+def _shortened(text: str, limit: int) -> str:
+    return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
 class BadRequest(NephilaError):

@@ -54,8 +54,8 @@ def result_routes(
 ) -> tuple[Route, ...]:
     """The routes for one address of `subnet`: one per destination, that of the highest precedence.
 
-    `clean_gateway` leaves out the default route by way of `gateway`, but not one that the pod asks for. Pod routes whose
-    gw lies outside `subnet` belong to another interface and are left out. Order: as first named, the gateway's first.
+    `clean_gateway` leaves out the default route by way of `gateway`, but not one that the pod asks for. Pod routes with
+    a gw outside `subnet` belong to another interface and are left out. Order: as first named, the gateway's first.
     """
     chosen: dict[Network, Route] = {}
     if gateway is not None and not clean_gateway:

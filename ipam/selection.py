@@ -1,9 +1,9 @@
 """Which pools an interface may take its addresses from, in which order, and why each other named pool may not serve it.
 
-The first source that says anything wins entirely, in the order of `Source`; sources are never merged, not even by family.
-Every name of that source then becomes a candidate or a refusal with a reason. Order of trying: rank of the pool (see
-`pools`), then the listed order; what a pattern matches stands at its place, sorted by name. Every family that the source
-asks for must have a candidate; a family that is switched off counts as not asked for.
+The first source that says anything wins entirely, in the order of `Source`; sources are never merged, not even by
+family. Every name of that source then becomes a candidate or a refusal with a reason. Order of trying: rank of the
+pool (see `pools`), then the listed order; what a pattern matches stands at its place, sorted by name. Every family
+that the source asks for must have a candidate; a family that is switched off counts as not asked for.
 """
 
 from __future__ import annotations
@@ -52,9 +52,9 @@ class Source(Enum):
 class Selection:
     """The answer for one interface.
 
-    `candidates` holds, for every family asked for, pool names in order of trying. `wanted` is non-empty only for the two
-    subnet sources: the application pools that the pod needs. Those in `missing` do not exist yet; their family is then not
-    in `candidates`, and the caller waits for the leader to create them.
+    `candidates` holds, for every family asked for, pool names in order of trying. `wanted` is non-empty only for the
+    two subnet sources: the application pools that the pod needs. Those in `missing` do not exist yet; their family is
+    then not in `candidates`, and the caller waits for the leader to create them.
     """
 
     source: Source
@@ -85,9 +85,9 @@ def needs_owner(pod: PodFacts, catalog: Catalog, features: Features) -> bool:
 def select(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Features) -> Selection:
     """The pools for one interface of one pod; a pure function of its arguments.
 
-    Raises BadAnnotation, BadConfig (the netconf's lists), NoPoolSelected (no source says anything), PoolNotFound (a pool
-    named literally does not exist), NoPoolMatches (a family asked for has no candidate; carries every refusal of the
-    interface), OwnerMissing (application pools are asked for and `pod.owner` is not resolved).
+    Raises BadAnnotation, BadConfig (the netconf's lists), NoPoolSelected (no source says anything), PoolNotFound (a
+    pool named literally does not exist), NoPoolMatches (a family asked for has no candidate; carries every refusal),
+    OwnerMissing (application pools are asked for and `pod.owner` is not resolved).
     """
     if features.subnets:
         by_subnet = _from_subnets(pod, nic, catalog, features)
@@ -114,7 +114,7 @@ def _from_ippools(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | 
             listed = ", ".join(request.interface for request in requests)
             raise BadAnnotation(
                 notes.IPPOOLS,
-                f"interface {nic.interface} is being set up, but only {listed} listed",
+                f"interface {nic.interface} is being set up, but is not among those listed ({listed})",
                 f"add an item for {nic.interface}",
             )
     else:
@@ -122,8 +122,8 @@ def _from_ippools(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | 
         if index is None or index >= len(requests):
             raise BadAnnotation(
                 notes.IPPOOLS,
-                f"no item for interface {nic.interface}: items without interface stand for eth0 and then for the networks "
-                f"of {NETWORKS}",
+                f"no item for interface {nic.interface}: items that name no interface stand for eth0 and then for the "
+                f"networks of {NETWORKS}",
                 "name the interface in every item",
             )
         item = requests[index]
@@ -173,7 +173,7 @@ def _choose(request: _Request, pod: PodFacts, nic: NicFacts, catalog: Catalog, f
     asked = {family: request.names[family] for family in features.families if family in request.names}
     if not asked:
         raise NoPoolSelected(
-            f"no IPPool available: {request.source.value} ask only for a family that is switched off",
+            f"no IPPool available from {request.source.value}: only a family that is switched off is named",
             "name pools of a family that is switched on, or switch the other one on",
         )
     candidates: dict[Family, tuple[str, ...]] = {}
@@ -223,7 +223,7 @@ def _require_candidates(
     without = [f"IPv{int(family)}" for family, names in candidates.items() if not names]
     if without:
         raise NoPoolMatches(
-            f"no available IPPool: {source.value} leave no {' and no '.join(without)} pool for {nic.interface}",
+            f"no available IPPool: no {' and no '.join(without)} pool for {nic.interface} from {source.value}",
             "the details say why each named pool was refused",
             refused=refused,
         )
@@ -237,7 +237,7 @@ def _from_subnets(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Feat
     key = notes.SUBNETS if source is Source.POD_SUBNETS else notes.SUBNET
     if not features.auto_pools:
         raise BadAnnotation(
-            key, "application pools are switched off", "set enableAutoPoolForApplication, or name pools"
+            key, "application pools are switched off", "set enableAutoPoolForApplication, or name pools instead"
         )
     wanted = _wanted_pools(key, request, pod, features)
     candidates: dict[Family, tuple[str, ...]] = {}
@@ -293,7 +293,7 @@ def _wanted_pools(key: str, request: notes.NicRequest, pod: PodFacts, features: 
     asked = [(family, request.names[family][0]) for family in features.families if family in request.names]
     if not asked:
         raise NoPoolSelected(
-            f"no IPPool available: {key} asks only for a family that is switched off",
+            f"no IPPool available from {key}: only a family that is switched off is named",
             "name subnets of a family that is switched on, or switch the other one on",
         )
     return tuple(
