@@ -114,9 +114,15 @@ class Allocator:
 
     def grant(self, wanted: Attachment, picks: Sequence[Held]) -> Attachment:
         """Bind the picked slots: all of them or, if the journal fails, none. Raises JournalFailed."""
-        attachment = replace(wanted, grants=tuple(Grant(held.slot, held.pool) for held in picks), made_at=self._clock.wall())
+        attachment = replace(
+            wanted, grants=tuple(Grant(held.slot, held.pool) for held in picks), made_at=self._clock.wall()
+        )
         writes: list[Write] = [PutAttachment(record) for record in _records(attachment)]
-        writes += [DropSlot(held.slot.domain, held.slot.family, held.slot.value) for held in picks if held.released_at > float("-inf")]
+        writes += [
+            DropSlot(held.slot.domain, held.slot.family, held.slot.value)
+            for held in picks
+            if held.released_at > float("-inf")
+        ]
         writes.append(_dirty(attachment))
         self._journal.commit(writes)
         for held in picks:
@@ -193,7 +199,12 @@ class Allocator:
 
     def _cooling(self, slot: SlotId, now: float, wall: float) -> SlotRecord:
         return SlotRecord(
-            domain=slot.domain, family=slot.family, value=slot.value, state="cooling", released_now=now, until_wall=wall + self._cooldown_s
+            domain=slot.domain,
+            family=slot.family,
+            value=slot.value,
+            state="cooling",
+            released_now=now,
+            until_wall=wall + self._cooldown_s,
         )
 
     def _expired_tombstones(self, wall: float) -> list[DropTombstone]:

@@ -26,7 +26,9 @@ _NEEDS = {
     "GC": (),
     "STATUS": (),
 }
-_CONTAINER_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}")  # CNI spec, section 2 "Parameters"; length bounded by us
+_CONTAINER_ID = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}"
+)  # CNI spec, section 2 "Parameters"; length bounded by us
 _IFNAME = re.compile(r"[^\s/:]{1,15}")  # IFNAMSIZ − 1; the kernel refuses '/', ':' and white space
 
 
@@ -94,7 +96,9 @@ def parse_request(headers: Mapping[str, str], body: bytes) -> CniRequest:
         raise BadEnvironment(f"CNI_COMMAND is {verb!r}", hint=f"set it to one of {', '.join(VERBS)}")
     for name in _NEEDS[verb]:
         if not headers.get(name.lower()):
-            raise BadEnvironment(f"CNI_{name} is not set", hint=f"the runtime must set it for {verb} (CNI specification, section 2)")
+            raise BadEnvironment(
+                f"CNI_{name} is not set", hint=f"the runtime must set it for {verb} (CNI specification, section 2)"
+            )
     container_id, ifname = headers.get("containerid", ""), headers.get("ifname", "")
     if container_id and not _CONTAINER_ID.fullmatch(container_id):
         raise BadEnvironment(
@@ -102,13 +106,18 @@ def parse_request(headers: Mapping[str, str], body: bytes) -> CniRequest:
             hint="it must start with a letter or digit, hold letters, digits, '_', '.', '-' only, and at most 253 of them",
         )
     if ifname and not _IFNAME.fullmatch(ifname):
-        raise BadEnvironment(f"CNI_IFNAME {ifname[:32]!r} is not valid", hint="an interface name has 1 to 15 characters, no '/', ':' or space")
+        raise BadEnvironment(
+            f"CNI_IFNAME {ifname[:32]!r} is not valid",
+            hint="an interface name has 1 to 15 characters, no '/', ':' or space",
+        )
     conf = _parse_conf(body)
     arguments = _parse_args(headers.get("args", ""))
     if verb in ("ADD", "CHECK"):
         for key in ("K8S_POD_NAMESPACE", "K8S_POD_NAME"):
             if not arguments.get(key):
-                raise BadEnvironment(f"CNI_ARGS has no {key}", hint="Nephila serves Kubernetes runtimes, which pass the pod there")
+                raise BadEnvironment(
+                    f"CNI_ARGS has no {key}", hint="Nephila serves Kubernetes runtimes, which pass the pod there"
+                )
     return CniRequest(
         verb=verb,
         container_id=container_id,
@@ -125,13 +134,22 @@ def _parse_conf(body: bytes) -> NetConf:
     try:
         conf = _DECODER.decode(body)
     except msgspec.ValidationError as error:
-        raise BadConfig(f"network configuration: {error}", hint="correct the conflist or NetworkAttachmentDefinition") from error
+        raise BadConfig(
+            f"network configuration: {error}", hint="correct the conflist or NetworkAttachmentDefinition"
+        ) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadJson(f"the network configuration on stdin is not JSON: {error}", hint="correct the conflist or NetworkAttachmentDefinition") from error
+        raise BadJson(
+            f"the network configuration on stdin is not JSON: {error}",
+            hint="correct the conflist or NetworkAttachmentDefinition",
+        ) from error
     if not conf.name:
-        raise BadConfig("network configuration: name is missing", hint="give the network a name; addresses are keyed by it")
+        raise BadConfig(
+            "network configuration: name is missing", hint="give the network a name; addresses are keyed by it"
+        )
     if conf.cni_version not in SUPPORTED_VERSIONS:
-        raise IncompatibleVersion(f"cniVersion {conf.cni_version!r} is not supported", hint=f"use one of {', '.join(SUPPORTED_VERSIONS)}")
+        raise IncompatibleVersion(
+            f"cniVersion {conf.cni_version!r} is not supported", hint=f"use one of {', '.join(SUPPORTED_VERSIONS)}"
+        )
     return conf
 
 
@@ -159,7 +177,12 @@ def result(version: str, ips: tuple[ResultIP, ...], routes: tuple[tuple[str, str
         if ip.gateway:
             entry["gateway"] = ip.gateway
         entries.append(entry)
-    answer = {"cniVersion": version, "ips": entries, "routes": [{"dst": dst, "gw": gw} for dst, gw in routes], "dns": {}}
+    answer = {
+        "cniVersion": version,
+        "ips": entries,
+        "routes": [{"dst": dst, "gw": gw} for dst, gw in routes],
+        "dns": {},
+    }
     return msgspec.json.encode(answer)
 
 

@@ -68,7 +68,9 @@ class RequestReader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            raise BadValue("request", f"is not HTTP: {error}", "is the shim on this host from another version?") from error
+            raise BadValue(
+                "request", f"is not HTTP: {error}", "is the shim on this host from another version?"
+            ) from error
         return self.request
 
     # Callbacks of httptools; their names are its interface.

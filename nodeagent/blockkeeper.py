@@ -1,0 +1,359 @@
+"""Keeps the node's leases in step with demand: claims before pods arrive, gives back what is not needed, answers recalls and fence marks.
+
+Every change of ownership is one compare-and-swap on one `IPBlock` (`ipam.lease` says which). The order of journal and API is what makes a crash
+between the two harmless:
+
+- claim: the journal learns that this block concerns us *before* the write, and the slots *after* it; at a restart every block of the journal is
+  read again, so slots claimed in between are found.
+- give back: the journal marks the slots as leaving, durably (`sync`), *before* the write; they are never allocated again, whatever its outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.entropy import Entropy
+from adapters.journal import DropLease, DropSlot, Journal, LeaseRecord, PutLease, PutSlot, SlotRecord
+from adapters.kube.store import Conflict, Deleted, Exists, Missing, Store, Stored, StoreError, Unknown
+from crds.blocks import block_changes, block_from_wire, block_to_wire
+from crds.nephila import IP_BLOCK
+from ipam import lease
+from ipam.addresses import Family
+from ipam.blocks import Block, Cooling, NodeRef
+from ipam.errors import ApiUnreachable
+from ipam.ranges import RangeSet
+from ipam.slots import ALL_SLOTS, Page, SlotId
+from ipam.stock import NEVER, State, Stock
+
+log = structlog.get_logger(__name__)
+
+MAX_PAGES_PER_ROUND = 64  # blocks looked at in one attempt to claim; the next round starts where this one ended
+MAX_CAS_ATTEMPTS = 8
+FULL_PAGE_REST_S = 2.0  # a page found full is not read again before this, unless an ADD waits
+
+Decide = Callable[[Block], Block]
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A block as this node last read or wrote it; `resource_version` "" if no object exists."""
+
+    block: Block
+    resource_version: str
+
+
+@dataclass(slots=True)
+class BlockCounters:
+    """For metrics: compare-and-swaps tried, and lost to another writer."""
+
+    attempts: int = 0
+    conflicts: int = 0
+
+
+class BlockKeeper:
+    """The node's leases. Writes are made one at a time per block; the ADD path never waits for any of this."""
+
+    def __init__(
+        self,
+        store: Store,
+        journal: Journal,
+        clock: Clock,
+        entropy: Entropy,
+        stock: Stock,
+        me: NodeRef,
+        pool_of: Callable[[SlotId], str],
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._clock = clock
+        self._entropy = entropy
+        self._stock = stock
+        self._pool_of = pool_of
+        self.me = me
+        self.counters = BlockCounters()
+        self._mine: dict[Page, Seen] = {}
+        self._recorded: dict[Page, LeaseRecord] = {}
+        self._full_since: dict[Page, float] = {}
+        self._next_index: dict[str, int] = {}
+        self._remembered: dict[SlotId, SlotRecord] = {}
+
+    def leases(self) -> Mapping[Page, Seen]:
+        return self._mine
+
+    # Claim ---------------------------------------------------------------------------------------------------------------------------
+
+    async def claim(self, pool: str, domain: str, addresses: RangeSet, count: int, *, urgent_for: int = 0) -> int:
+        """Lease up to `count` more addresses of a pool; returns how many were got.
+
+        `urgent_for`: how many ADDs wait; then pages found full a moment ago are read again, and as a last resort cooling and suspect slots
+        are taken (they need a probe before use). Raises ApiUnreachable when the API server does not answer.
+        """
+        got = 0
+        for page, mask in self._pages(pool, domain, addresses):
+            if got >= count:
+                break
+            if not urgent_for and self._clock.now() - self._full_since.get(page, NEVER) < FULL_PAGE_REST_S:
+                continue
+            got += await self._claim_on(page, mask, count - got, lease.choose_free)
+        if urgent_for and not got:
+            for page, mask in self._pages(pool, domain, addresses):
+                if got >= urgent_for:
+                    break
+                got += await self._claim_on(page, mask, urgent_for - got, _last_resort)
+        return got
+
+    async def _claim_on(
+        self, page: Page, usable: int, count: int, choose: Callable[[Block, int, int, int, float], int]
+    ) -> int:
+        start = _hash(self.me.name, page.name) % 64
+        held_before = len(self._stock)
+        after = await self._change(
+            page, lambda block: lease.claim(block, self.me, choose(block, usable, count, start, self._clock.wall()))
+        )
+        got = len(self._stock) - held_before
+        if after is None or not got:
+            self._full_since[page] = self._clock.now()
+            return 0
+        self._full_since.pop(page, None)
+        log.info("lease_claimed", block=page.name, slots=got, epoch=after.block.epoch)
+        return got
+
+    def _pages(self, pool: str, domain: str, addresses: RangeSet) -> Iterable[tuple[Page, int]]:
+        """Pages to try: those we hold a lease of first (no read needed), then from a start of our own, so that nodes rarely collide."""
+        mine = [page for page in self._mine if page.domain == domain and page.family is addresses.family]
+        for page in mine:
+            if mask := addresses.mask(page.base):
+                yield page, mask
+        total = addresses.page_count
+        if not total:
+            return
+        start = self._next_index.get(pool, _hash(self.me.name, pool) % total)
+        for step in range(min(total, MAX_PAGES_PER_ROUND)):
+            index = (start + step) % total
+            page = Page(addresses.family, addresses.page_base(index), domain)
+            if page not in self._mine:
+                yield page, addresses.mask(page.base)
+            self._next_index[pool] = (index + 1) % total if total > MAX_PAGES_PER_ROUND else start
+
+    # Give back -----------------------------------------------------------------------------------------------------------------------
+
+    async def give_back(self, slots: Iterable[SlotId]) -> int:
+        """Return free slots to their blocks; those that are not free (any more) stay. Returns how many left.
+
+        Raises ApiUnreachable; the slots then stay leaving, and `resume_leaving` finishes it later.
+        """
+        left = self._stock.leave(slots)
+        if not left:
+            return 0
+        wall_offset = self._clock.wall() - self._clock.now()
+        records = [
+            SlotRecord(h.slot.domain, h.slot.family, h.slot.value, "leaving", h.released_at, h.cool_until + wall_offset)
+            if h.cool_until > NEVER
+            else SlotRecord(h.slot.domain, h.slot.family, h.slot.value, "leaving")
+            for h in left
+        ]
+        self._journal.commit([PutSlot(record) for record in records])
+        await self._journal.sync()
+        return await self.finish_leaving({h.slot: h.cool_until + wall_offset for h in left})
+
+    async def finish_leaving(self, cool_until_wall: Mapping[SlotId, float]) -> int:
+        """Take slots that are journalled as leaving out of their blocks. Safe to repeat."""
+        by_page: dict[Page, list[SlotId]] = {}
+        for slot in cool_until_wall:
+            by_page.setdefault(slot.page, []).append(slot)
+        done = 0
+        for page, slots in by_page.items():
+            mask = sum(slot.bit for slot in slots)
+            wall = self._clock.wall()
+            cooling = [Cooling(slot.bit, cool_until_wall[slot]) for slot in slots if cool_until_wall[slot] > wall]
+            if await self._change(page, lambda block, m=mask, c=cooling: lease.give_back(block, self.me, m, c)) is None:  # type: ignore[misc]
+                continue
+            self._journal.commit([DropSlot(slot.domain, slot.family, slot.value) for slot in slots])
+            for slot in slots:
+                self._stock.drop(slot)
+            done += len(slots)
+            log.info("lease_given_back", block=page.name, slots=len(slots))
+        return done
+
+    # Retake and read back ------------------------------------------------------------------------------------------------------------
+
+    def restore(self, records: Iterable[LeaseRecord], slots: Iterable[SlotRecord]) -> None:
+        """At start, before anything is read: the leases and slot states that the journal remembers, which may be behind the API by one write."""
+        self._remembered = {SlotId(r.domain, Family(r.family), r.value): r for r in slots}
+        for record in records:
+            page = Page.parse(record.page, record.domain)
+            self._recorded[page] = record
+            for slot in page.slot_ids(record.slots):
+                self._hold(slot, NEVER, suspect=0)
+
+    async def reload(self) -> None:
+        """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
+        for page in list(self._recorded):
+            self._mine.pop(page, None)
+            self._remember(await self._read(page))
+
+    async def retake_all(self, former: NodeRef) -> None:
+        """Write every lease anew under a new epoch, as `self.me`; slots that the leader has taken meanwhile leave the stock.
+
+        Raises ApiUnreachable: then nothing may be handed out yet.
+        """
+
+        def decide(block: Block) -> Block:
+            # Read a moment ago, inside the same compare-and-swap: what stands there is what we may keep.
+            current = block.lease_of(former) or block.lease_of(self.me)
+            return lease.retake(block, self.me, current.node, current.epoch) if current else block
+
+        for page in list(self._recorded):
+            self._mine.pop(page, None)
+            if await self._change(page, decide) is None:
+                raise ApiUnreachable(
+                    f"IPBlock {page.name} is contended; its lease could not be re-taken yet", hint="it is tried again"
+                )
+
+    # One compare-and-swap --------------------------------------------------------------------------------------------------------------
+
+    async def change(self, page: Page, decide: Decide) -> Block | None:
+        """Apply a decision to a block by compare-and-swap; for pins. None if it was refused for good. Raises ApiUnreachable."""
+        after = await self._change(page, decide)
+        return after.block if after else None
+
+    async def _change(self, page: Page, decide: Decide) -> Seen | None:
+        """Read (or take what we last saw), decide, write; on conflict read and decide again.
+
+        Returns what stands in the API afterwards, or None if `decide` keeps refusing. Raises ApiUnreachable.
+        """
+        seen = self._mine.get(page)
+        for _attempt in range(MAX_CAS_ATTEMPTS):
+            if seen is None:
+                seen = await self._read(page)
+            try:
+                wanted = decide(seen.block)
+            except lease.LeaseRefused as refusal:
+                if page in self._mine:  # decided on an old picture: look again
+                    del self._mine[page]
+                    seen = None
+                    continue
+                log.info("lease_refused", block=page.name, why=str(refusal))
+                return None
+            if wanted is seen.block:
+                self._remember(seen)
+                return seen
+            self._announce_interest(page, seen.block)
+            written = await self._write(seen, lease.forget_expired(wanted, self._clock.wall()))
+            if written is not None:
+                self._remember(written)
+                return written
+            self._mine.pop(page, None)
+            seen = None
+        log.warning("lease_contended", block=page.name, attempts=MAX_CAS_ATTEMPTS)
+        return None
+
+    async def _write(self, seen: Seen, wanted: Block) -> Seen | None:
+        """One compare-and-swap; None if another writer was first, or if nobody knows (the next read will tell)."""
+        self.counters.attempts += 1
+        name, version = wanted.page.name, seen.resource_version
+        if not version:
+            outcome = await self._store.create(IP_BLOCK, block_to_wire(wanted))
+        elif wanted.is_disposable(self._clock.wall()):
+            outcome = await self._store.delete(IP_BLOCK, name, resource_version=version)
+        else:
+            outcome = await self._store.patch(IP_BLOCK, name, block_changes(wanted), resource_version=version)
+        match outcome:
+            case Stored(stored):
+                return Seen(wanted, stored.resource_version)
+            case Deleted():
+                return Seen(lease.new_block(wanted.page, self._entropy.bits(lease.SEED_BITS)), "")
+            case Conflict() | Exists() | Missing():
+                self.counters.conflicts += 1
+                return None
+            case Unknown(cause):
+                log.warning("write_outcome_unknown", block=name, cause=cause)
+                return None
+            case refused:
+                raise ApiUnreachable(
+                    f"IPBlock {name} could not be written: {refused.message}",
+                    hint="check the agent's RBAC and the CRDs' version",
+                )
+
+    async def _read(self, page: Page) -> Seen:
+        try:
+            stored = await self._store.get(IP_BLOCK, page.name)
+        except StoreError as error:
+            raise ApiUnreachable(
+                f"IPBlock {page.name} could not be read: {error}", hint="check the API server"
+            ) from error
+        if stored is None:
+            return Seen(lease.new_block(page, self._entropy.bits(lease.SEED_BITS)), "")
+        return Seen(block_from_wire(stored), stored.resource_version)
+
+    # Memory and journal ----------------------------------------------------------------------------------------------------------------
+
+    def _announce_interest(self, page: Page, block: Block) -> None:
+        """Before the first write to a block: a restart must know that it concerns us."""
+        if page not in self._recorded:
+            self._record(page, block)
+
+    def _record(self, page: Page, block: Block) -> None:
+        current = block.lease_of(self.me)
+        record = LeaseRecord(
+            page.name, page.cidr, page.domain, current.epoch if current else 0, current.slots if current else 0
+        )
+        if self._recorded.get(page) != record:
+            self._journal.commit([PutLease(record)])
+            self._recorded[page] = record
+
+    def _remember(self, seen: Seen) -> None:
+        """What stands in the API is known: bring memory, stock and journal in step with it."""
+        page = seen.block.page
+        current = seen.block.lease_of(self.me)
+        self._reconcile_stock(seen.block, current.slots if current else 0)
+        if current is not None:
+            self._mine[page] = seen
+            self._record(page, seen.block)
+            return
+        self._mine.pop(page, None)
+        if self._recorded.pop(page, None) is not None:
+            self._journal.commit([DropLease(page.name)])
+
+    def _reconcile_stock(self, block: Block, leased: int) -> None:
+        """Slots of the lease that the stock lacks enter it, be they from this claim or from one whose outcome was unknown; others leave it."""
+        wall = self._clock.wall()
+        for slot in block.page.slot_ids(leased):
+            if slot not in self._stock:
+                until = max((entry.until for entry in block.cooling if entry.slots & slot.bit), default=NEVER)
+                self._hold(slot, until if until > wall else NEVER, suspect=block.suspect & slot.bit)
+        for slot in block.page.slot_ids(ALL_SLOTS & ~leased):
+            held = self._stock.get(slot)
+            if held is None or held.state is State.LEAVING:
+                continue  # leaving slots are dropped by finish_leaving, with their journal entry
+            if held.state is State.ALLOCATED:
+                log.error("allocated_slot_lost", address=str(slot), block=block.page.name)
+                continue  # its pod still runs and is served; reconcile reports it
+            self._stock.drop(slot)
+
+    def _hold(self, slot: SlotId, cool_until_wall: float, *, suspect: int) -> None:
+        """Into the stock, with what the journal remembers of the slot."""
+        now, wall = self._clock.now(), self._clock.wall()
+        record = self._remembered.pop(slot, None)
+        if record is not None and record.state == "cooling":
+            cool_until_wall = max(cool_until_wall, record.until_wall)
+        cool_until = now + cool_until_wall - wall if cool_until_wall > wall else NEVER
+        self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))
+        if record is not None and record.state == "leaving":
+            self._stock.leave([slot])
+        if record is not None and record.state == "quarantined":
+            self._stock.accuse(slot)
+
+
+def _last_resort(block: Block, usable: int, count: int, _start: int, wall: float) -> int:
+    return lease.choose_last_resort(block, usable, count, wall)
+
+
+def _hash(*parts: str) -> int:
+    """Stable across processes and versions: nodes must agree with themselves after a restart."""
+    return int.from_bytes(blake2b("/".join(parts).encode(), digest_size=8).digest())
