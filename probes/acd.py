@@ -1,6 +1,7 @@
 """IPv4 address conflict detection, RFC 5227, as two machines without I/O: the test before use, and the defence while
 in use.
- Conflict (section 2.1.1): while probing, or within ANNOUNCE_WAIT after the last probe, any ARP packet whose sender
+
+Conflict (section 2.1.1): while probing, or within ANNOUNCE_WAIT after the last probe, any ARP packet whose sender
 address is the candidate, or any ARP probe for the candidate from another MAC. Probes carry sender address 0.0.0.0, so
 a test never disturbs the holder's peers.
 """
@@ -85,7 +86,8 @@ class Conflict:
 @dataclass(frozen=True, slots=True)
 class Defence:
     """Section 2.4 for one address in use by `mac`: defend once per DEFEND_INTERVAL, then say that it is lost.
-     The pod keeps its address either way: only its owner may decide that. `lost` tells the caller to report instead of
+
+    The pod keeps its address either way: only its owner may decide that. `lost` tells the caller to report instead of
     defending on, because two hosts that both insist would flood the segment.
     """
 

@@ -1,6 +1,7 @@
 """Announcements of an address that just moved to a MAC, so that peers and routers forget the old one. No clock and no
 I/O.
- IPv4: RFC 5227 section 2.3, two ARP announcements 2 s apart, and a third at 10 s. Linux ignores an update within 1 s
+
+IPv4: RFC 5227 section 2.3, two ARP announcements 2 s apart, and a third at 10 s. Linux ignores an update within 1 s
 of the previous one (`locktime`), so a single announcement can be lost on a peer that just resolved the old holder.
 IPv6: unsolicited advertisements with Override to ff02::1, up to three (RFC 4861 section 7.2.6). Router entries may
 otherwise live for hours.

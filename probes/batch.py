@@ -1,5 +1,6 @@
 """Many tests at once, without I/O: bounded in flight, paced by the segment's token bucket.
- Drive it with `on_time` at `next_wake` and with `on_message` for every frame heard; it ends when `done`. Every
+
+Drive it with `on_time` at `next_wake` and with `on_message` for every frame heard; it ends when `done`. Every
 candidate ends in exactly one verdict.
 """
 

@@ -1,5 +1,6 @@
 """IPv6 duplicate address detection, RFC 4862 section 5.4 with the nonce of RFC 7527, as a machine without I/O.
- The solicitation goes from :: to the solicited-node group of the candidate with a random nonce. Taken: an
+
+The solicitation goes from :: to the solicited-node group of the candidate with a random nonce. Taken: an
 advertisement for the candidate; a solicitation for it from :: with another nonce or, without one, another MAC; or any
 packet of neighbour discovery sent *from* it. A solicitation with our nonce is our own, looped back by a bond, a
 mirror port or a hairpin.

@@ -1,5 +1,6 @@
 """Hardware addresses, and whose they are.
- A MAC is lower-case text with colons (`02:00:00:00:00:0a`): comparable, hashable, printable as evidence. Multicast
+
+A MAC is lower-case text with colons (`02:00:00:00:00:0a`): comparable, hashable, printable as evidence. Multicast
 MACs are never a party.
 """
 
@@ -51,7 +52,8 @@ class MacTable:
         | LOCAL_POD | counts                         | counts: the journal is wrong           |
         | CLUSTER   | ignored: that node is testing  | counts, but is not a foreign conflict  |
         | FOREIGN   | counts                         | counts                                 |
-     A claim by another node counts because nothing else would keep us from handing out that node's own address, or one
+
+    A claim by another node counts because nothing else would keep us from handing out that node's own address, or one
     that its ipvlan pods (which share the parent's MAC) still use. `party` in the verdict tells the caller that no
     stranger is to blame.
     """

@@ -94,9 +94,10 @@ class Sign:
 
 def signs(message: Message) -> tuple[Sign, ...]:
     """What `message` says about addresses.
-     ARP: the sender uses its sender address; with sender 0.0.0.0 it tests the target (RFC 5227 section 1.1). ND: an
-    advertisement claims its target; a solicitation from :: tests its target (RFC 4862 section 5.4.3), any other uses its
-    source address.
+
+    ARP: the sender uses its sender address; with sender 0.0.0.0 it tests the target (RFC 5227 section 1.1). ND: an
+    advertisement claims its target; a solicitation from :: tests its target (RFC 4862 section 5.4.3), any other uses
+    its source address.
     """
     if isinstance(message, Arp):
         if message.sender.value:

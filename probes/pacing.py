@@ -8,8 +8,9 @@ from dataclasses import dataclass
 @dataclass(slots=True)
 class TokenBucket:
     """`rate` tokens a second up to `burst`; starts full. Time is the caller's and must not go back.
-     A caller of low priority leaves `reserve` tokens for others: a probe in the ADD path does not queue behind a sweep of
-    a reserved range.
+
+    A caller of low priority leaves `reserve` tokens for others: a probe in the ADD path does not queue behind a sweep
+    of a reserved range.
     """
 
     rate: float

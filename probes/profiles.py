@@ -1,5 +1,6 @@
 """How long a probe takes: three timing profiles, and the numbers of the standards with their source.
- `rfc` is the letter of the standards; it takes 4 to 7 s for IPv4, more than a pod may wait to start. `fast` is short
+
+`rfc` is the letter of the standards; it takes 4 to 7 s for IPv4, more than a pod may wait to start. `fast` is short
 enough for the ADD path on networks whose round trip is below 10 ms. Silence under a shorter profile is weaker proof:
 passive watching goes on in any case.
 """

@@ -1,14 +1,17 @@
 """Who answers for addresses that nobody has? A survey of canaries, without I/O.
- A gateway with proxy ARP (or an ND proxy) answers for every address; taken at its word, the whole pool would look
+
+A gateway with proxy ARP (or an ND proxy) answers for every address; taken at its word, the whole pool would look
 used. So a few canaries are probed first:
 
 - *certain* canaries, which no host may hold: the network address of an IPv4 subnet, a random address of an IPv6 /64.
   One answer makes a proxy.
 - *likely* canaries, which the caller believes unused. A MAC that answers for two of them is a proxy; for one it may
   simply be its holder.
- Nothing is inferred from the candidates themselves: a load balancer or an ipvlan parent with many true addresses must
+
+Nothing is inferred from the candidates themselves: a load balancer or an ipvlan parent with many true addresses must
 not be taken for a proxy.
- What then: answers of a proxy's MAC no longer count as `taken`, except those that only a holder gives (see
+
+What then: answers of a proxy's MAC no longer count as `taken`, except those that only a holder gives (see
 `Surroundings.weigh`). The price, which the verdict states in `reason`: behind a proxy on a private VLAN a silent
 holder cannot be told from nobody. Linux itself is harmless here, its proxy ARP never answers a probe from 0.0.0.0.
 """

@@ -17,8 +17,10 @@ CLEAR_NEEDED = 2  # one silent test may have missed a host that was rebooting
 @dataclass(frozen=True, slots=True)
 class Quarantine:
     """Why an address is held back, since when, and when it is tested next.
-     It ends (I7) with CLEAR_NEEDED clear verdicts in a row, each from a test of its own; until then `next_test` is always
-    a stated time, at most LAST_RETEST_S ahead. An unknown verdict proves nothing: it neither counts nor resets.
+
+    It ends (I7) with CLEAR_NEEDED clear verdicts in a row, each from a test of its own; until then `next_test` is
+    always a stated time, at most LAST_RETEST_S ahead. An unknown verdict proves nothing: it neither counts nor
+    resets.
     """
 
     address: Address

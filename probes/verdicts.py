@@ -1,5 +1,6 @@
 """What probes say of an address, how long that holds, and what one sign is worth.
- What is not guaranteed: silence is not proof. Port security, dynamic ARP inspection, a private VLAN or a sleeping
+
+What is not guaranteed: silence is not proof. Port security, dynamic ARP inspection, a private VLAN or a sleeping
 host hide a holder, and a macvlan parent never hears its own children (the journal covers those). A verdict is what
 was heard, by whom it was said, and when.
 """
@@ -34,7 +35,8 @@ class Evidence:
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """The outcome of one test of one address, decided `at` `Clock.now()` seconds.
-     `evidence` is present for `taken`; for `clear` it names a proxy whose answer was discounted. `reason` says why a
+
+    `evidence` is present for `taken`; for `clear` it names a proxy whose answer was discounted. `reason` says why a
     verdict is unknown or qualified.
     """
 
@@ -65,7 +67,8 @@ class Weight(Enum):
 @dataclass(frozen=True, slots=True)
 class Surroundings:
     """What is known of the segment while a test runs.
-     `holders`: addresses under test that are in use by a known MAC (a pod of ours whose address is re-verified); that
+
+    `holders`: addresses under test that are in use by a known MAC (a pod of ours whose address is re-verified); that
     MAC's signs are expected. `proxies`: MACs that answer for unused addresses (`probes.proxyarp`).
     """
 
@@ -75,9 +78,10 @@ class Surroundings:
 
     def weigh(self, sign: Sign) -> Weight:
         """What `sign` proves about its address.
-         A proxy's answers are discounted only where a proxy could have given them: its own ARP requests and announcements,
-        solicitations, and advertisements with Override still count, so the proxy's own addresses are found as soon as it uses
-        them.
+
+        A proxy's answers are discounted only where a proxy could have given them: its own ARP requests and
+        announcements, solicitations, and advertisements with Override still count, so the proxy's own addresses are
+        found as soon as it uses them.
         """
         if self.holders.get(sign.address) == sign.mac:
             return Weight.NOTHING
