@@ -190,8 +190,8 @@ BLOCK_NAME_RULES = (
         6,
         ":",
         "ip6-fd00-0-0-0-0-0-0-40",
-        f"{_NUMBERS}.split('-').size() == 8",
-        f"{_NUMBERS}.split('-').all(g, g == '0' || !g.startsWith('0'))",
+        f"{_NUMBERS}.split('-', 9).size() == 8",
+        f"{_NUMBERS}.split('-', 9).all(g, g == '0' || !g.startsWith('0'))",
     ),
 )
 
