@@ -43,6 +43,7 @@ from adapters.kube.store import (
     Unknown,
     Unreachable,
     WatchEvent,
+    close_stream,
 )
 from adapters.kube.transport import Answer, Timeouts, Transport, TransportError
 from crds.meta import Kind, KubeObject, ObjectList, WireStruct
@@ -208,7 +209,7 @@ class KubeStore:
         except TransportError as error:
             raise Unreachable(str(error)) from error
         finally:
-            await _close(lines)
+            await close_stream(lines)
             self._told("WATCH", kind, status, began)
 
     def _event(self, kind: Kind[T], line: bytes) -> WatchEvent[T]:
@@ -336,9 +337,3 @@ def _last_result(state: tenacity.RetryCallState) -> object:
 def _selection(labels: str, fields: str) -> dict[str, str]:
     query = {"labelSelector": labels, "fieldSelector": fields}
     return {name: value for name, value in query.items() if value}
-
-
-async def _close(stream: AsyncIterator[object]) -> None:
-    closing = getattr(stream, "aclose", None)
-    if closing is not None:
-        await closing()

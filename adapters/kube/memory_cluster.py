@@ -101,6 +101,7 @@ class MemoryCluster:
         self.version = 1
         self._history_limit = history_limit
         self._uids = 0
+        self._compacted = 0
         self._shelves: dict[tuple[str, str], _Shelf] = {}
 
     def _shelf(self, kind: AnyKind) -> _Shelf:
@@ -203,7 +204,7 @@ class MemoryCluster:
         """Forget all history: a watch from any earlier version gets 410."""
         for shelf in self._shelves.values():
             shelf.history.clear()
-            shelf.compacted = self.version
+        self._compacted = self.version
 
     # Watches
 
@@ -211,8 +212,9 @@ class MemoryCluster:
         """A watcher that holds what came after `resource_version`. Raises Gone."""
         shelf = self._shelf(kind)
         since = int(resource_version)
-        if since < shelf.compacted:
-            raise Gone(f"too old resource version: {since} ({shelf.compacted})")
+        oldest = max(shelf.compacted, self._compacted)
+        if since < oldest:
+            raise Gone(f"too old resource version: {since} ({oldest})")
         watcher = Watcher(query, wake)
         for change in shelf.history:
             if change.version > since:

@@ -181,3 +181,13 @@ class Store(Protocol):
 
         `resource_version` is one that a list or an earlier event gave, and not empty. Raises Gone, StoreError.
         """
+
+
+async def close_stream(stream: AsyncIterator[object]) -> None:
+    """Close a watch now, not whenever the garbage collector finds it.
+
+    Does nothing for an iterator that cannot be closed.
+    """
+    closing = getattr(stream, "aclose", None)
+    if closing is not None:
+        await closing()

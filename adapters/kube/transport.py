@@ -24,6 +24,7 @@ from typing import Any, Protocol, TypeAlias
 from urllib.parse import urlencode
 
 import aiohttp
+import yarl
 
 _UMBRELLAS = ("kubernetes", "kubernetes.aio", "kubernetes.aio.config")
 
@@ -247,7 +248,8 @@ class HTTPTransport:
         for setting in (await self._configuration.auth_settings()).values():
             if setting["in"] == "header" and setting["value"]:
                 headers[setting["key"]] = setting["value"].strip()
-        url = self._configuration.host + path + ("?" + urlencode(query) if query else "")
+        text = self._configuration.host + path + ("?" + urlencode(query) if query else "")
+        url = yarl.URL(text, encoded=True)
         timeout = aiohttp.ClientTimeout(total=timeouts.total_s, connect=timeouts.connect_s)
         answer = await self._rest.request(method, url, headers=headers, body=body, _request_timeout=timeout)
         response: aiohttp.ClientResponse = answer.response
