@@ -9,7 +9,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipam.addresses import Address, Family
 from probes.acd import ArpTest
@@ -58,6 +58,7 @@ class Batch:
         if sender.in_flight < 1:
             raise ValueError("in_flight must be at least 1")
         self._queue = deque(unique.values())
+        self._size = len(unique)
         self._sender = sender
         self._around = around
         self._bucket = bucket
@@ -66,6 +67,11 @@ class Batch:
         self._ready: deque[Address] = deque()  # due to send, waiting for a token
         self._sequence = 0
         self.verdicts: dict[Address, Verdict] = {}
+
+    @property
+    def size(self) -> int:
+        """How many distinct addresses the batch was made with."""
+        return self._size
 
     @property
     def done(self) -> bool:
@@ -132,6 +138,12 @@ class Batch:
             self.verdicts[address] = verdict
             effects.append(Decided(verdict))
         return effects
+
+    def distrust(self, address: Address, reason: str) -> None:
+        """Turn a verdict `clear` into `unknown`; what was heard stays heard."""
+        verdict = self.verdicts.get(address)
+        if verdict is not None and verdict.state is State.CLEAR:
+            self.verdicts[address] = replace(verdict, state=State.UNKNOWN, evidence=None, reason=reason)
 
     def _start_more(self, now: float) -> None:
         while self._queue and len(self._tests) < self._sender.in_flight:

@@ -1,0 +1,152 @@
+"""Keeps verdicts fresh in the background, so that an ADD finds an address already tested.
+
+Tracked addresses are tested when they have no verdict, when half of `interval_s` has passed since the last one, and,
+while quarantined, on the quarantine's own schedule. Never in the ADD path: probes of this loop leave tokens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from adapters.clock import Clock
+from ipam.addresses import Address
+from probes.prober import Lane, Prober
+from probes.profiles import BALANCED, Profile
+from probes.quarantine import Quarantine
+from probes.verdicts import Evidence, State, Verdict
+
+MAX_TRACKED = 65_536
+BATCH = 256
+FIRST_RETRY_S = 2.0  # after an unknown verdict, doubled each time
+LAST_RETRY_S = 60.0
+IDLE_S = 5.0
+
+
+@dataclass(slots=True)
+class _Tracked:
+    holder: str | None
+    due: float
+    verdict: Verdict | None = None
+    quarantine: Quarantine | None = None
+    retry_s: float = FIRST_RETRY_S
+
+
+class Verifier:
+    """The verdicts of the addresses of one segment. `on_verdict` is called once for each new verdict, on the event
+    loop.
+    """
+
+    def __init__(
+        self,
+        prober: Prober,
+        clock: Clock,
+        on_verdict: Callable[[Verdict], None],
+        *,
+        interval_s: float,
+        profile: Profile = BALANCED,
+    ) -> None:
+        self._prober = prober
+        self._clock = clock
+        self._on_verdict = on_verdict
+        self._interval_s = interval_s
+        self._profile = profile
+        self._tracked: dict[Address, _Tracked] = {}
+        self._changed = asyncio.Event()
+
+    def track(self, address: Address, holder: str | None = None) -> None:
+        """Keep `address` verified from now on; `holder`: the MAC of our pod that uses it. Raises ValueError beyond
+        MAX_TRACKED.
+        """
+        known = self._tracked.get(address)
+        if known is not None:
+            known.holder = holder
+            return
+        if len(self._tracked) >= MAX_TRACKED:
+            raise ValueError(f"at most {MAX_TRACKED} addresses can be kept verified")
+        self._tracked[address] = _Tracked(holder, self._clock.now())
+        self._changed.set()
+
+    def forget(self, address: Address) -> None:
+        """Stop testing `address` and drop its verdict."""
+        self._tracked.pop(address, None)
+
+    def verdict(self, address: Address) -> Verdict | None:
+        """The last verdict, of whatever age; None before the first."""
+        known = self._tracked.get(address)
+        return known.verdict if known is not None else None
+
+    def fresh(self, address: Address) -> bool:
+        """Whether `address` may be handed out without a probe: clear, young enough, and not quarantined."""
+        known = self._tracked.get(address)
+        if known is None or known.verdict is None or known.quarantine is not None:
+            return False
+        return known.verdict.fresh(self._clock.now(), self._interval_s)
+
+    def quarantine(self, address: Address) -> Quarantine | None:
+        """Why and until which re-test `address` is held back; None if it is not."""
+        known = self._tracked.get(address)
+        return known.quarantine if known is not None else None
+
+    def suspect(self, address: Address, evidence: Evidence) -> None:
+        """The watcher saw somebody else use `address`: quarantine it at once. Ignored for an address that is not
+        tracked.
+        """
+        known = self._tracked.get(address)
+        if known is not None:
+            self._settle(known, Verdict(address, State.TAKEN, self._clock.now(), evidence))
+
+    async def run(self) -> None:
+        """Test what is due, for ever; cancel to stop."""
+        while True:
+            self._changed.clear()
+            now = self._clock.now()
+            due = self._due(now)
+            if due:
+                await self.sweep(due)
+                continue
+            wake = min((known.due for known in self._tracked.values()), default=now + IDLE_S)
+            await self._idle(min(wake - now, IDLE_S))
+
+    async def sweep(self, addresses: Iterable[Address]) -> None:
+        """Test these addresses now, whether due or not; addresses forgotten meanwhile are left out."""
+        holders = {address: known.holder for address in addresses if (known := self._tracked.get(address)) is not None}
+        verdicts = await self._prober.verify(
+            holders,
+            self._profile,
+            lane=Lane.BACKGROUND,
+            holders={address: mac for address, mac in holders.items() if mac is not None},
+        )
+        for address, verdict in verdicts.items():
+            known = self._tracked.get(address)
+            if known is not None and known.holder == holders[address]:
+                self._settle(known, verdict)
+
+    def _due(self, now: float) -> list[Address]:
+        due = sorted((known.due, address) for address, known in self._tracked.items() if known.due <= now)
+        return [address for _, address in due[:BATCH]]
+
+    def _settle(self, known: _Tracked, verdict: Verdict) -> None:
+        now = self._clock.now()
+        if known.quarantine is not None:
+            known.quarantine = known.quarantine.after(verdict, now)
+        elif verdict.state is State.TAKEN and verdict.evidence is not None:
+            known.quarantine = Quarantine.begin(verdict.address, verdict.evidence, now)
+        if verdict.state is State.UNKNOWN:
+            # Keep the last thing really known; an unknown verdict is reported but replaces nothing that is still true.
+            known.due, known.retry_s = now + known.retry_s, min(known.retry_s * 2, LAST_RETRY_S)
+            known.verdict = known.verdict or verdict
+        else:
+            known.verdict, known.retry_s = verdict, FIRST_RETRY_S
+            known.due = known.quarantine.next_test if known.quarantine is not None else now + self._interval_s / 2
+        self._on_verdict(verdict)
+
+    async def _idle(self, seconds: float) -> None:
+        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
+        changed = asyncio.ensure_future(self._changed.wait())
+        try:
+            await asyncio.wait({sleeper, changed}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            sleeper.cancel()
+            changed.cancel()
