@@ -1,7 +1,8 @@
 """Builds the CNI binary: ``python -m cni.build OUTDIR [--sanitize]``.
 
-The release build is one static file of musl libc that needs nothing on the host. Two builds of the same sources with the same
-compiler are the same bytes. The sanitized build is for tests: slower, linked with glibc, aborts at the first memory error.
+The release build is one static file of musl libc that needs nothing on the host. Two builds of the same sources with
+the same compiler are the same bytes. The sanitized build is for tests: slower, linked with glibc, aborts at the first
+memory error.
 """
 
 import argparse

@@ -115,7 +115,7 @@ static _Noreturn void fail(int code, const char *reason, const char *hint, const
     char *end = stpcpy(stpcpy(stpcpy(json, "{\"cniVersion\":\""), version), "\",\"code\":");
     end = stpcpy(put_number(end, (unsigned)code, 1), ",\"msg\":\"");
     end = stpcpy(put_quoted(put_quoted(put_quoted(end, first), second), third), "\",\"details\":\"");
-    end = stpcpy(put_quoted(stpcpy(put_quoted(end, reason), ": "), hint), "\"}\n");
+    end = stpcpy(put_quoted(stpcpy(put_quoted(end, reason), "; hint: "), hint), "\"}\n");
     write_all(STDOUT_FILENO, json, (size_t)(end - json));
     _exit(1);
 }
@@ -151,7 +151,7 @@ static void choose_socket(char *path, size_t room)
     strcpy(path, NEPHILA_SOCKET);
     if (!value || *value != '"' || !memcmp(value, "\"\"", 2)) return;
     if (!string_end(value, path, room) || *path != '/')
-        fail(BAD_CONFIG, "InvalidSocketPath", "use an absolute path of at most 107 bytes, or leave it out for " NEPHILA_SOCKET,
+        fail(BAD_CONFIG, "BadConfig", "use an absolute path of at most 107 bytes, or leave it out for " NEPHILA_SOCKET,
              "ipam.ipam_unix_socket_path is not an absolute path that fits a unix socket address", "", "");
 }
 
@@ -171,7 +171,7 @@ static size_t build_request(const struct verb *verb, size_t body)
         const char *value = variable(it->name), *bad = NULL;
         int needed = verb->needs & it->need;
         if (!value && needed)
-            fail(BAD_ENVIRONMENT, "MissingVariable", "the container runtime sets it", it->name, " is required for ", verb->name);
+            fail(BAD_ENVIRONMENT, "BadEnvironment", "the container runtime sets it", it->name, " is required for ", verb->name);
         if (!value) continue;
         size_t size = strlen(value);
         for (const char *p = value; *p; p++)
@@ -179,7 +179,7 @@ static size_t build_request(const struct verb *verb, size_t body)
         if (size > VALUE_MAX) bad = " is longer than 8000 bytes";
         if (needed == NEEDS_ID && (size > ID_MAX || strspn(value, safe) != size || strchr("_.-", *value)))
             bad = " is not a letter or digit followed by at most 252 letters, digits, '_', '.' or '-'";
-        if (bad) fail(BAD_ENVIRONMENT, "InvalidVariable", "the container runtime sets it: see its log", it->name, bad, "");
+        if (bad) fail(BAD_ENVIRONMENT, "BadEnvironment", "the container runtime sets it: see its log", it->name, bad, "");
         end = stpcpy(stpcpy(stpcpy(end, it->header), value), "\r\n");
     }
     const char *trace = variable("TRACEPARENT"); /* dropped rather than refused: no pod should fail for its trace */
@@ -264,7 +264,7 @@ int main(void)
     for (size_t i = 0; command && i < COUNT(verbs); i++)
         if (!strcmp(command, verbs[i].name)) verb = &verbs[i];
     if (!verb)
-        fail(BAD_ENVIRONMENT, command ? "InvalidVariable" : "MissingVariable", "a CNI plugin is run by a container runtime",
+        fail(BAD_ENVIRONMENT, "BadEnvironment", "a CNI plugin is run by a container runtime",
              "CNI_COMMAND ", command ? "is none of" : "is missing; it is one of", " ADD, DEL, CHECK, GC, STATUS, VERSION");
     int64_t deadline = now_ms() + verb->deadline_ms, stdin_deadline = now_ms() + NEPHILA_STDIN_MS;
     signal(SIGALRM, SIG_DFL); /* the backstop for what poll cannot bound: a blocked stdout or disk */

@@ -22,6 +22,7 @@ static const char *spool_into(int directory, size_t length)
         size_t size = strlen(entry->d_name);
         count += size > 4 && !strcmp(entry->d_name + size - 4, ".del");
     }
+    closedir(listing);
     if (count >= SPOOL_MAX) return "it is full (256 files)";
     char *end = put_number(stpcpy(put_number(name, clock_ns(CLOCK_BOOTTIME), 20), "-"), (uint64_t)getpid(), 1);
     strcpy(end, ".del");

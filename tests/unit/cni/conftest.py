@@ -1,0 +1,52 @@
+"""The builds under test: the release flags and the sanitizers, both with short deadlines."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cni import build
+from tests.unit.cni.harness import Shim
+
+DEADLINE_S = 0.7
+
+
+@pytest.fixture(scope="session")
+def short_root() -> Iterator[Path]:
+    """A directory whose path is short enough for unix sockets, however deep pytest's own are."""
+    root = Path(tempfile.mkdtemp(prefix="nph-"))
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="session")
+def builds(short_root: Path) -> dict[str, Path]:
+    milliseconds = int(DEADLINE_S * 1000)
+    defines = [f"NEPHILA_{name}_MS={milliseconds}" for name in ("DEADLINE", "DEL_DEADLINE", "STDIN")]
+    defines.append(f'NEPHILA_SOCKET="{short_root}/default/nephila.sock"')
+    return {
+        "release": build.build(short_root / "bin", defines=defines),
+        "sanitized": build.build_sanitized(short_root / "bin", defines=defines),
+    }
+
+
+@pytest.fixture
+def socket_dir() -> Iterator[Path]:
+    root = Path(tempfile.mkdtemp(prefix="nph-"))
+    yield root
+    shutil.rmtree(root)
+
+
+@pytest.fixture(params=["release", "sanitized"])
+def shim(request: pytest.FixtureRequest, builds: dict[str, Path], socket_dir: Path) -> Shim:
+    return Shim(builds[request.param], socket_dir / "nephila.sock")
+
+
+@pytest.fixture
+def default_dir(short_root: Path) -> Iterator[Path]:
+    """The directory of the default socket of these builds; absent at first, as /run/nephila is after a boot."""
+    directory = short_root / "default"
+    yield directory
+    shutil.rmtree(directory, ignore_errors=True)
