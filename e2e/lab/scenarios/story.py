@@ -1,0 +1,80 @@
+"""The whole life once: manifests as a Spiderpool user writes them, pods on three nodes, an agent killed in the middle, everything released."""
+
+import asyncio
+
+from e2e.lab import checks, labs
+from e2e.lab.ledger import Fate
+from e2e.lab.run import Run
+
+TITLE = "The whole life of addresses"
+NODES = 3
+SETTLE_S = 90.0
+OUTAGE_S = 1.0
+VICTIM = "node-2"
+
+
+async def run(run: Run) -> None:
+    cluster = run.lab.cluster
+    async with run.step("manifests applied, every pod Running") as finding:
+        await cluster.apply(labs.manifests())
+        took = await cluster.wait_until(
+            lambda: len(cluster.pods()) > 0 and cluster.settled(), SETTLE_S, cluster.describe
+        )
+        finding.note = f"{len(cluster.pods())} pods, {len(cluster.pods()) / took:.1f} a second"
+    before = await run.verify("addresses are unique, recorded, reachable")
+
+    async with run.step(f"agent of {VICTIM} killed with -9 amid ADDs and DELs") as finding:
+        await _wave(run)
+        retries = len(run.lab.ledger.of("ADD", Fate.AGENT_DOWN)) + len(run.lab.ledger.of("DEL", Fate.AGENT_DOWN))
+        finding.note = f"{retries} calls retried by the runtime"
+    after = await run.verify("nothing lost, nothing doubled")
+    async with run.step("pods that lived through it kept their addresses") as finding:
+        finding.problems += checks.kept(before, after)
+        finding.note = f"{len({pod.uid for pod in before} & {pod.uid for pod in after})} pods"
+
+    async with run.step("scaled back") as finding:
+        for kind, namespace, name, replicas in (
+            ("Deployment", "shop", "web", 15),
+            ("Deployment", "shop", "api", 9),
+            ("Deployment", "data", "worker", 8),
+        ):
+            await cluster.scale(kind, namespace, name, replicas)
+        await asyncio.sleep(0.3)
+        await cluster.wait_settled(SETTLE_S)
+    await run.verify("addresses are unique, recorded, reachable")
+    await everything_released(run)
+
+
+async def _wave(run: Run) -> None:
+    """Scales up and down at once, and kills the agent when calls are under way on its node."""
+    lab, cluster = run.lab, run.lab.cluster
+    victim = lab.agents[VICTIM]
+    seen = len(lab.ledger.calls)
+    for kind, namespace, name, replicas in (
+        ("Deployment", "shop", "api", 3),
+        ("Deployment", "shop", "web", 30),
+        ("Deployment", "data", "worker", 16),
+    ):
+        await cluster.scale(kind, namespace, name, replicas)
+    await cluster.wait_until(
+        lambda: sum(1 for call in lab.ledger.calls[seen:] if call.node == VICTIM) >= 2,
+        SETTLE_S,
+        lambda: f"no call reached {VICTIM}",
+    )
+    victim.kill()
+    await asyncio.sleep(OUTAGE_S)
+    victim.start()
+    await victim.ready()
+    await cluster.wait_settled(SETTLE_S)
+
+
+async def everything_released(run: Run) -> None:
+    """Deletes all workloads; then no address may be held by anybody, and no SpiderEndpoint be left."""
+    lab = run.lab
+    async with run.step("everything deleted, every address free again") as finding:
+        await lab.cluster.delete_workloads()
+        await lab.cluster.wait_until(
+            lambda: not lab.cluster.pods() and lab.cluster.settled(), SETTLE_S, lab.cluster.describe
+        )
+        finding.problems += checks.held(lab.journals(), [])
+        finding.problems += await checks.match_endpoints(lab.api, [])
