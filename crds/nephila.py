@@ -131,7 +131,8 @@ class IPBlockSpec(WireStruct):
 _SLOT_NUMBERS = "l.slots.replace('-', ',-').split(',', 64).map(s, int(s))"
 _HOLDS_SLOT = "n in x || -n in x || [x.filter(e, e > n || -e > n)].exists(f, f.size() > 0 && f[0] < 0)"
 _ONE_OWNER = (
-    f"!has(self.leases) || [self.leases.map(l, {_SLOT_NUMBERS})].all(leased, "
+    "!has(self.leases) || !self.leases.all(l, l.slots.matches('^[0-9]+([-,][0-9]+)*$')) || "
+    f"[self.leases.map(l, {_SLOT_NUMBERS})].all(leased, "
     f"[{', '.join(map(str, range(_SLOTS_MAX)))}].all(n, leased.filter(x, {_HOLDS_SLOT}).size() < 2))"
 )
 
