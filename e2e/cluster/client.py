@@ -1,15 +1,21 @@
-"""A minimal JSON client for the cluster's own readiness, checks and tests; the product's client is adapters.kube."""
+"""A minimal JSON client for the cluster's own readiness, checks and tests; the product's client is adapters.kube.
+
+Built on http.client in a thread, and not on aiohttp: an asyncio TLS handshake that is given up (a paused server)
+leaks its transport in Python 3.11.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
-
-import aiohttp
+from urllib.parse import urlsplit
 
 MERGE_PATCH = "application/merge-patch+json"
 
@@ -30,7 +36,7 @@ class JsonClient:
     """Opens one connection per request, so that it works from any event loop and over restarts of the server."""
 
     def __init__(self, url: str, *, ca_file: Path | None = None, token: str = "") -> None:
-        self._url = url
+        self._url = urlsplit(url)
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else None
 
@@ -49,17 +55,27 @@ class JsonClient:
         content_type: str = "application/json",
         timeout_s: float = 10.0,
     ) -> Answer:
-        """Never raises for a refused, cut or late connection: those are status 0."""
+        """Never raises for a refused, cut or late connection: those are status 0. `timeout_s` bounds each socket wait."""
         headers = dict(self._headers) | ({"Content-Type": content_type} if body is not None else {})
         data = None if body is None else json.dumps(body)
-        connector = aiohttp.TCPConnector(ssl=self._tls or True, force_close=True)
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        return await asyncio.to_thread(self._exchange, method, path, data, headers, timeout_s)
+
+    def _exchange(
+        self, method: str, path: str, data: str | None, headers: Mapping[str, str], timeout_s: float
+    ) -> Answer:
+        with closing(self._connection(timeout_s)) as connection:
             try:
-                async with session.request(method, self._url + path, data=data, headers=headers) as answer:
-                    return Answer(answer.status, _decode(await answer.text()))
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                connection.request(method, path, body=data, headers=headers)
+                with connection.getresponse() as response:
+                    return Answer(response.status, _decode(response.read().decode(errors="replace")))
+            except (HTTPException, OSError) as error:
                 return Answer(0, {"message": f"{type(error).__name__}: {error}"})
+
+    def _connection(self, timeout_s: float) -> HTTPConnection:
+        host, port = self._url.hostname or "", self._url.port
+        if self._tls is not None:
+            return HTTPSConnection(host, port, timeout=timeout_s, context=self._tls)
+        return HTTPConnection(host, port, timeout=timeout_s)
 
 
 def _decode(text: str) -> Mapping[str, Any]:
