@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from e2e.apiserver.cel_rules import Evaluator, compile_rules
 from e2e.apiserver.errors import Cause, Obj, invalid
@@ -70,6 +73,12 @@ def _validate_version(version: Obj, path: str) -> list[Cause]:
 
 
 def _compile(raw: Obj) -> CustomVersion:
+    return _compiled(msgspec.json.encode(raw))
+
+
+@lru_cache(maxsize=256)
+def _compiled(encoded: bytes) -> CustomVersion:
+    raw = msgspec.json.decode(encoded)
     node = compile_schema(raw)
     rules = compile_rules(node)
     return CustomVersion(node, Evaluator(rules) if rules is not None else None, raw)

@@ -239,6 +239,7 @@ class Store:
         self.observers: list[Callable[[Collection, Change], None]] = []
         self._history_limit = history_limit
         self._compacted = INITIAL_REVISION + 1
+        self.closed = False
         self._dropped: dict[str, int] = {}
 
     def collection(self, name: str) -> Collection:
@@ -254,6 +255,12 @@ class Store:
         if gone is not None:
             self._dropped[name] = self.revision
             gone.wake_all()
+
+    def close(self) -> None:
+        """Ends all watches. The objects stay."""
+        self.closed = True
+        for collection in self.collections.values():
+            collection.wake_all()
 
     def put(self, collection: Collection, key: Key, obj: Obj) -> Record:
         """Commits a new version. `obj` is owned by the store from here on; its resourceVersion is set."""
