@@ -38,12 +38,16 @@ static void fill_environment(long n)
 {
     int count = 0;
     for (; environ[count]; count++) {
-        const char *hole = strstr(environ[count], "{n}");
-        if (count == VARIABLES || strlen(environ[count]) + 24 > ROOM) exit(3);
-        if (hole)
-            sprintf(values[count], "%.*s%ld%s", (int)(hole - environ[count]), environ[count], n, hole + 3);
-        else
-            strcpy(values[count], environ[count]);
+        char *to = values[count];
+        if (count == VARIABLES) exit(3);
+        for (const char *from = environ[count]; *from;) {
+            if (to - values[count] > ROOM - 24) exit(3);
+            int hole = !strncmp(from, "{n}", 3);
+            if (hole) to += sprintf(to, "%ld", n);
+            else *to++ = *from;
+            from += hole ? 3 : 1;
+        }
+        *to = 0;
         environment[count] = values[count];
     }
     environment[count] = NULL;

@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -167,11 +168,10 @@ def test_a_read_only_mount_is_reported_and_nothing_is_left(new: Path, bin_dir: P
         'mount -t tmpfs none "$1" && cp "$2" "$1/spiderpool" && mount -o remount,ro "$1" && '
         '"$3" -m cni.install --bin-dir "$1" --source "$2"; echo "exit $?"; ls -A "$1"'
     )
-    python = Path(__file__).parents[3] / ".venv" / "bin" / "python"
     unshare = shutil.which("unshare")
     assert unshare
     done = subprocess.run(
-        [unshare, "-m", "sh", "-c", script, "sh", bin_dir, new, python],
+        [unshare, "-m", "sh", "-c", script, "sh", bin_dir, new, sys.executable],
         cwd=build.HERE.parent,
         capture_output=True,
         text=True,

@@ -1,0 +1,1 @@
+"""Side-by-side measurements of CNI plugins, from process start to exit."""
