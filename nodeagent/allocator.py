@@ -83,6 +83,7 @@ class Allocator:
         self._by_pod: dict[str, dict[Key, Attachment]] = {}
         self._by_slot: dict[SlotId, Key] = {}
         self._tombstones: dict[Key, float] = {}
+        self._dirty: list[tuple[str, str]] = []
 
     # What is there -------------------------------------------------------------------------------------------------------------------
 
@@ -110,6 +111,11 @@ class Allocator:
                 return attachment
         return None
 
+    def take_dirty(self) -> list[tuple[str, str]]:
+        """(namespace/name, UID) of pods whose addresses changed since the last call; the journal's outbox has them too."""
+        taken, self._dirty = self._dirty, []
+        return taken
+
     # Changes: journal first, then memory -----------------------------------------------------------------------------------------------
 
     def grant(self, wanted: Attachment, picks: Sequence[Held]) -> Attachment:
@@ -123,7 +129,7 @@ class Allocator:
             for held in picks
             if held.released_at > float("-inf")
         ]
-        writes.append(_dirty(attachment))
+        writes.append(_outbox(attachment))
         self._journal.commit(writes)
         for held in picks:
             self._stock.allocate(held.slot)
@@ -135,7 +141,7 @@ class Allocator:
         adopted = replace(present, key=replace(present.key, container_id=container_id), netns=netns)
         writes: list[Write] = [_drop(record) for record in _records(present)]
         writes += [PutAttachment(record) for record in _records(adopted)]
-        writes.append(_dirty(adopted))
+        writes.append(_outbox(adopted))
         self._journal.commit(writes)
         self._forget(present)
         self._remember(adopted)
@@ -149,7 +155,7 @@ class Allocator:
         if present is not None:
             writes += [_drop(record) for record in _records(present)]
             writes += [PutSlot(self._cooling(grant.slot, now, wall)) for grant in present.grants]
-            writes.append(_dirty(present))
+            writes.append(_outbox(present))
         writes += self._expired_tombstones(wall)
         self._journal.commit(writes)
         for write in writes:
@@ -178,18 +184,21 @@ class Allocator:
             self._remember(attachment)
         for stone in state.tombstones:
             self._tombstones[Key(stone.network, stone.container_id, stone.ifname)] = stone.at_wall
+        self._dirty.clear()  # what was not delivered stands in the journal's outbox
         return self.all()
 
     # Inside --------------------------------------------------------------------------------------------------------------------------
 
     def _remember(self, attachment: Attachment) -> None:
         self._attachments[attachment.key] = attachment
+        self._dirty.append((f"{attachment.namespace}/{attachment.pod}", attachment.pod_uid))
         self._by_pod.setdefault(attachment.pod_uid, {})[attachment.key] = attachment
         for grant in attachment.grants:
             self._by_slot[grant.slot] = attachment.key
 
     def _forget(self, attachment: Attachment) -> None:
         del self._attachments[attachment.key]
+        self._dirty.append((f"{attachment.namespace}/{attachment.pod}", attachment.pod_uid))
         of_pod = self._by_pod[attachment.pod_uid]
         del of_pod[attachment.key]
         if not of_pod:
@@ -209,7 +218,7 @@ class Allocator:
 
     def _expired_tombstones(self, wall: float) -> list[DropTombstone]:
         """Oldest first, at most a few a call, so that the table stays bounded without a scan."""
-        expired = []
+        expired: list[DropTombstone] = []
         for key, buried_at in self._tombstones.items():
             too_many = len(self._tombstones) - len(expired) > MAX_TOMBSTONES
             if len(expired) == 8 or not (too_many or wall - buried_at > TOMBSTONE_AGE_S):
@@ -244,7 +253,7 @@ def _drop(record: AttachmentRecord) -> DropAttachment:
     return DropAttachment(record.network, record.container_id, record.ifname, record.family)
 
 
-def _dirty(attachment: Attachment) -> PutOutbox:
+def _outbox(attachment: Attachment) -> PutOutbox:
     """The pod's SpiderEndpoint must be written or removed; what it should say is derived when it is sent."""
     return PutOutbox(f"{attachment.namespace}/{attachment.pod}", attachment.pod_uid)
 

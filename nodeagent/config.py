@@ -1,4 +1,4 @@
-"""The agent's settings: one YAML file, every key optional except `node`, unknown keys refused."""
+"""The agent's settings: one YAML file, every key optional except `node`; a misspelt key is an error, not a default."""
 
 from __future__ import annotations
 
@@ -10,11 +10,7 @@ import yaml
 from ipam.errors import BadValue
 
 
-class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Base of all settings: a misspelt key is an error, not a default."""
-
-
-class ApiSettings(Settings):
+class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """How the API server is reached: `url` (plain, for labs), else `kubeconfig`, else the pod's service account."""
 
     url: str = ""
@@ -22,7 +18,7 @@ class ApiSettings(Settings):
     context: str = ""
 
 
-class FeatureSettings(Settings):
+class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """What the cluster uses; the names are those of Spiderpool's `spiderpool-conf`."""
 
     enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")
@@ -33,7 +29,7 @@ class FeatureSettings(Settings):
     cluster_network: str = ""  # MULTUS_CLUSTER_NETWORK: the NAD of eth0 where pods do not say one
 
 
-class LeaseSettings(Settings):
+class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Times of the lease protocol, in seconds (docs/architecture.md, design.md section 4)."""
 
     heartbeat_s: float = 30.0
@@ -49,7 +45,7 @@ class LeaseSettings(Settings):
             raise ValueError(f"cooldownFloorS {self.cooldown_floor_s} must not exceed cooldownS {self.cooldown_s}")
 
 
-class AgentConfig(Settings):
+class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
     node: str

@@ -101,7 +101,7 @@ class Mailbox:
                     f"IPNode {self._identity.node} could not be created: {outcome}", hint="check the agent's RBAC"
                 )
             self._seen = outcome.object
-        elif not await self._write_status(mark):
+        elif not await self._write_status(mark if standing_mark(self._seen) == mark else ""):
             raise ApiUnreachable("the fence mark changed while it was answered", hint="it is tried again at once")
         self.fence = cleared(self.fence, mark, self._seen.uid, sent_at)
         self._persist()

@@ -1,0 +1,5 @@
+import sys
+
+from nodeagent.service import main
+
+sys.exit(main())

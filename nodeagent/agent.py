@@ -1,0 +1,289 @@
+"""The agent as one object: builds its parts over given adapters, starts in a safe order, runs until cancelled.
+
+`service.py` gives it the real adapters, the simulation its own; nothing in here knows which.
+
+Start: journal → memory → socket (DEL works from here on) → pools and pods listed → blocks read → heartbeat (a mark is answered) → ADD.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.entropy import Entropy
+from adapters.journal import Journal, JournalState, PutMeta
+from adapters.kube.store import Store, StoreError
+from crds.core import NODE
+from crds.nephila import PoolStock, ProbeState
+from ipam.blocks import NodeRef
+from ipam.errors import ApiUnreachable, Internal, NephilaError
+from ipam.fence import Fence
+from ipam.stock import FREE_STATES, State, Stock, Trust
+from nodeagent.allocator import Allocator
+from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.config import AgentConfig
+from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
+from nodeagent.needs import Needs
+from nodeagent.outbox import Outbox
+from nodeagent.ownership import Ownership
+from nodeagent.refill import Refill
+from nodeagent.request import CniRequest, failure, parse_request, version_of
+from nodeagent.verbs import Verbs
+from nodeagent.waiting import WaitingLine
+from nodeagent.wire import PROTOCOL_VERSIONS, HttpReply, HttpRequest
+from nodeagent.world import World
+
+log = structlog.get_logger(__name__)
+
+BOOT_ID, NODE_UID = "bootID", "nodeUID"
+RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every lease is re-taken before use
+STARTING = "the agent is starting"
+RETRY_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The impure edges."""
+
+    store: Store
+    journal: Journal
+    clock: Clock
+    entropy: Entropy
+    boot_id: str
+    version: str
+
+
+class Agent:
+    def __init__(self, config: AgentConfig, ports: Ports) -> None:
+        self.config = config
+        self._ports = ports
+        self._starting = STARTING
+        self._beat_now = asyncio.Event()
+        clock = ports.clock
+        self.stock = Stock(Trust.unlimited())
+        self.line = WaitingLine()
+        self.world = World(ports.store, clock, ports.entropy, config.node, self._changed)
+        self.needs = Needs(self.world, config.features)
+        self.ownership = Ownership(ports.store)
+        self.allocator = Allocator(ports.journal, clock, self.stock, config.lease.cooldown_s)
+        self._state = ports.journal.load()
+        self.keeper = BlockKeeper(
+            ports.store,
+            ports.journal,
+            clock,
+            ports.entropy,
+            self.stock,
+            NodeRef(config.node, self._state.meta.get(NODE_UID, "")),
+            lambda slot: self.world.pools.pool_of(slot),
+        )
+        self.refill = Refill(
+            self.world,
+            self.needs,
+            self.allocator,
+            self.stock,
+            self.keeper,
+            self.line,
+            clock,
+            lambda: not self.why_closed(),
+        )
+        self.outbox = Outbox(
+            ports.store, ports.journal, clock, ports.entropy, self.allocator, self.world, self.ownership, config.node
+        )
+        self.verbs = Verbs(
+            self.world,
+            self.needs,
+            self.ownership,
+            self.allocator,
+            self.stock,
+            self.refill,
+            self.line,
+            ports.store,
+            clock,
+            config.lease.wait_s,
+            self.why_closed,
+            self._allocated,
+        )
+        self.mailbox: Mailbox | None = None
+        self.failure_observers: list[Callable[[str, str], None]] = []
+        self._restore(self._state)
+
+    # Readiness -----------------------------------------------------------------------------------------------------------------------
+
+    def why_closed(self) -> str:
+        """Why no new address may be handed out now; "" if it may."""
+        if self._starting or self.mailbox is None:
+            return self._starting or STARTING
+        return self.mailbox.fence.why_closed(self._ports.clock.now())
+
+    # CNI -----------------------------------------------------------------------------------------------------------------------------
+
+    async def serve(self, http: HttpRequest) -> HttpReply:
+        """One request of the shim. Never raises: every failure is a CNI error object."""
+        try:
+            if http.method != "POST" or http.path != "/cni":
+                return HttpReply(404, failure(Internal(f"{http.method} {http.path} is not served here"), ""))
+            if http.headers.get("nephila-shim", PROTOCOL_VERSIONS[0]) not in PROTOCOL_VERSIONS:
+                return HttpReply(400, failure(Internal("the shim on this host speaks another protocol version"), ""))
+            request = parse_request(http.headers, http.body)
+            return HttpReply(200, await self._verb(request))
+        except NephilaError as error:
+            verb = http.headers.get("command", "")
+            log.info("request_failed", verb=verb, reason=error.reason, error=error.message)
+            for observe in self.failure_observers:
+                observe(verb, error.reason)
+            return HttpReply(500, failure(error, version_of(http.body)))
+        except Exception as error:
+            # The last resort at the edge: the runtime must get one valid error object, whatever is wrong with us.
+            log.exception("request_crashed", verb=http.headers.get("command"))
+            return HttpReply(500, failure(Internal(f"{type(error).__name__}: {error}", hint="please report this"), ""))
+
+    async def _verb(self, request: CniRequest) -> bytes:
+        match request.verb:
+            case "ADD":
+                return await self.verbs.add(request)
+            case "DEL":
+                return await self.verbs.delete(request)
+            case "CHECK":
+                return await self.verbs.check(request)
+            case "GC":
+                return await self.verbs.collect(request)
+            case _:
+                return await self.verbs.status(request)
+
+    # Life ----------------------------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until cancelled. The socket may be opened before: DEL is served from the journal at once."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.world.run(), name="world")
+            await self.world.synced()
+            await self._join()
+            self._starting = ""
+            log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
+            tasks.create_task(self.refill.run(), name="refill")
+            tasks.create_task(self.outbox.run(), name="outbox")
+            tasks.create_task(self._heartbeats(), name="heartbeats")
+
+    async def _join(self) -> None:
+        """Bring memory in step with the API, and be acknowledged once. Tried until it works."""
+        while True:
+            try:
+                identity = await self._identify()
+                changed = self._state.meta.get(
+                    BOOT_ID, identity.boot_id
+                ) != identity.boot_id or self.keeper.me.uid not in (
+                    "",
+                    identity.node_uid,
+                )
+                former = self.keeper.me
+                self.keeper.me = NodeRef(self.config.node, identity.node_uid)
+                self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
+                if not changed:
+                    await self.keeper.reload()
+                await self.mailbox.beat()
+                self._ports.journal.commit([PutMeta(BOOT_ID, identity.boot_id), PutMeta(NODE_UID, identity.node_uid)])
+                return
+            except (ApiUnreachable, StoreError) as error:
+                log.warning("agent_join_failed", error=str(error))
+                await self._ports.clock.sleep(RETRY_S)
+
+    async def _identify(self) -> Identity:
+        node = await self._ports.store.get(NODE, self.config.node)
+        if node is None:
+            raise ApiUnreachable(
+                f"Node {self.config.node} does not exist yet", hint="is `node` in the agent's configuration right?"
+            )
+        return Identity(self.config.node, node.uid, self._ports.boot_id)
+
+    def _mailbox(self, identity: Identity, former: NodeRef, mark: str) -> Mailbox:
+        meta = self._state.meta
+        same_boot = meta.get(BOOT_ID) == identity.boot_id
+        fence = Fence(
+            lease_s=self.config.lease.lease_s,
+            acknowledged_at=float(meta.get(ACKNOWLEDGED, "-inf")) if same_boot else float("-inf"),
+            mailbox_uid=meta.get(MAILBOX_UID, ""),
+            mark=mark,
+        )
+        return Mailbox(
+            self._ports.store,
+            self._ports.journal,
+            self._ports.clock,
+            identity,
+            fence,
+            self._report,
+            lambda: self.keeper.retake_all(former),
+        )
+
+    async def _heartbeats(self) -> None:
+        assert self.mailbox is not None
+        period = self.config.lease.heartbeat_s
+        self.world.mailbox.listen(lambda _old, _new: self._beat_now.set())
+        while True:
+            await self._pause(period * self._ports.entropy.uniform(0.9, 1.0))
+            try:
+                await self.mailbox.beat()
+                self.refill.kick()
+            except ApiUnreachable as error:
+                log.warning("heartbeat_failed", error=str(error))
+                await self._ports.clock.sleep(min(RETRY_S, period))
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next heartbeat is due, or the leader wrote something that we have not seen."""
+        assert self.mailbox is not None
+        deadline = self._ports.clock.now() + seconds
+        while (rest := deadline - self._ports.clock.now()) > 0:
+            self._beat_now.clear()
+            waiter = asyncio.ensure_future(self._beat_now.wait())
+            sleeper = asyncio.ensure_future(self._ports.clock.sleep(rest))
+            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
+            waiter.cancel()
+            sleeper.cancel()
+            stored = self.world.mailbox.get(self.config.node)
+            seen = self.mailbox.object
+            if stored is None or seen is None or stored.spec != seen.spec:
+                return
+
+    # Memory --------------------------------------------------------------------------------------------------------------------------
+
+    def _restore(self, state: JournalState) -> None:
+        """What the journal knows, before anything is read: enough to serve DEL and to recognise every address in use."""
+        self.keeper.restore(state.leases, state.slots)
+        now = self._ports.clock.now()
+        for attachment in self.allocator.restore(state):
+            for grant in attachment.grants:
+                held = self.stock.get(grant.slot) or self.stock.hold(grant.slot, grant.pool, now)
+                if held.state in FREE_STATES:
+                    self.stock.allocate(grant.slot)
+        self.outbox.restore(state.outbox)
+
+    def _changed(self) -> None:
+        """Pools, namespaces or pods changed."""
+        self.refill.kick()
+
+    def _allocated(self) -> None:
+        """An ADD, DEL or GC changed something: tell the API afterwards, and look at the stock."""
+        for record in self.allocator.take_dirty():
+            self.outbox.mark(*record)
+        self.refill.kick()
+
+    def _report(self) -> NodeReport:
+        return NodeReport(
+            pools=tuple(
+                PoolStock(
+                    name=pool,
+                    used=self.stock.count(pool, State.ALLOCATED),
+                    free=self.stock.count(pool, State.READY, State.UNPROVEN),
+                    cooling=self.stock.count(pool, State.COOLING),
+                    quarantined=self.stock.count(pool, State.QUARANTINED),
+                    wanted=self.refill.targets.get(pool, 0) + self.line.waiting(pool),
+                )
+                for pool in sorted({*self.stock.pools(), *self.line.pools()} - {""})
+            ),
+            probe=ProbeState(mode="off", reason="verification is not built in yet"),
+            version=self._ports.version,
+            parent=self.config.parent,
+        )

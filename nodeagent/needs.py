@@ -1,0 +1,125 @@
+"""Which pools a pod's interface may use, and how many addresses of each pool this node's pods need.
+
+A selection depends on the pod's own annotations and labels and on facts that rarely change, so it is remembered per pod, interface and network
+until one of them changes; an ADD normally finds it ready.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from crds.core import Pod
+from ipam.errors import NephilaError
+from ipam.facts import Features, NicFacts
+from ipam.multus import NETWORKS, nad_of_interface, parse_networks
+from ipam.owners import TopOwner
+from ipam.selection import Selection, needs_owner, select
+from nodeagent.config import FeatureSettings
+from nodeagent.request import IpamConf
+from nodeagent.world import World
+
+FIRST_INTERFACE = "eth0"
+
+
+@dataclass(frozen=True, slots=True)
+class _Remembered:
+    resource_version: str
+    generation: int
+    conf: IpamConf
+    selection: Selection
+
+
+class Needs:
+    """`learnt` is the IPAM configuration last seen per interface: pods that have not been added yet are judged by it."""
+
+    def __init__(self, world: World, settings: FeatureSettings) -> None:
+        self._world = world
+        self._cluster_network = settings.cluster_network
+        self.features = Features(
+            ipv4=settings.enable_ipv4,
+            ipv6=settings.enable_ipv6,
+            subnets=settings.enable_spider_subnet,
+            auto_pools=settings.enable_auto_pool_for_application,
+        )
+        self._remembered: dict[tuple[str, str], _Remembered] = {}
+        self.learnt: dict[str, IpamConf] = {}
+
+    def selection(self, pod: Pod, interface: str, conf: IpamConf, owner: TopOwner | None = None) -> Selection:
+        """Which pools, in which order. Raises what `ipam.selection.select` raises."""
+        key = (pod.uid, interface)
+        known = self._remembered.get(key)
+        generation = self._world.facts_generation
+        if (
+            known
+            and known.generation == generation
+            and known.conf == conf
+            and known.resource_version == pod.resource_version
+        ):
+            return known.selection
+        found = select(
+            self._world.facts_of(pod, owner), self._nic(pod, interface, conf), self._world.pools.catalog, self.features
+        )
+        self._remembered[key] = _Remembered(pod.resource_version, generation, conf, found)
+        return found
+
+    def needs_owner(self, pod: Pod) -> bool:
+        """True if the selection depends on the pod's top controller, which must then be resolved first."""
+        return needs_owner(self._world.facts_of(pod), self._world.pools.catalog, self.features)
+
+    def forget(self, pod_uid: str) -> None:
+        for key in [key for key in self._remembered if key[0] == pod_uid]:
+            del self._remembered[key]
+
+    def bound(self, served: Iterable[tuple[str, str, str]]) -> Counter[str]:
+        """Addresses of each pool that the live pods of this node use or are about to ask for.
+
+        `served`: (pod UID, interface, pool) of every address given out. A pod that has none yet counts for the first pool of its list.
+        """
+        needed: Counter[str] = Counter()
+        have: set[tuple[str, str]] = set()
+        for uid, interface, pool in served:
+            needed[pool] += 1
+            have.add((uid, interface))
+        for pod in self._world.live_pods():
+            for interface in _interfaces(pod):
+                if pod.deleting or (pod.uid, interface) in have:
+                    continue
+                for names in self._candidates(pod, interface):
+                    needed[names[0]] += 1
+        return needed
+
+    def _candidates(self, pod: Pod, interface: str) -> list[tuple[str, ...]]:
+        conf = self.learnt.get(interface, IpamConf())
+        try:
+            return [names for names in self.selection(pod, interface, conf).candidates.values() if names]
+        except NephilaError:
+            return []  # its own ADD will say why
+
+    def _nic(self, pod: Pod, interface: str, conf: IpamConf) -> NicFacts:
+        nad = nad_of_interface(
+            interface,
+            pod.annotations,
+            pod_namespace=pod.namespace,
+            agent_namespace=self.features.agent_namespace,
+            cluster_network=self._cluster_network,
+        )
+        return NicFacts(
+            interface=interface,
+            nad=nad,
+            default_v4=conf.default_ipv4_ippool,
+            default_v6=conf.default_ipv6_ippool,
+            clean_gateway=conf.clean_gateway,
+        )
+
+
+def _interfaces(pod: Pod) -> list[str]:
+    """The interfaces that CNI will be asked to set up, as far as the pod says."""
+    try:
+        return [
+            FIRST_INTERFACE,
+            *(ref.interface for ref in parse_networks(pod.annotations.get(NETWORKS, ""), pod.namespace)),
+        ]
+    except NephilaError:
+        return [FIRST_INTERFACE]

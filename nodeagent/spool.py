@@ -1,0 +1,67 @@
+"""Replays the DELs that the shim spooled while the agent was away: files beside the socket, each one HTTP request, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from adapters.clock import Clock
+from ipam.errors import NephilaError
+from nodeagent.request import parse_request
+from nodeagent.verbs import Verbs
+from nodeagent.wire import RequestReader
+
+log = structlog.get_logger(__name__)
+
+SCAN_S = 1.0
+MAX_FILES_PER_PASS = 1024
+
+
+class Spool:
+    """`directory` need not exist: the shim makes it when it first needs it."""
+
+    def __init__(self, directory: Path, verbs: Verbs, clock: Clock) -> None:
+        self._directory = directory
+        self._verbs = verbs
+        self._clock = clock
+
+    @property
+    def depth(self) -> int:
+        return len(self._files())
+
+    async def run(self) -> None:
+        while True:
+            await self.replay()
+            await self._clock.sleep(SCAN_S)
+
+    async def replay(self) -> int:
+        """Handle every spooled DEL in the order of its making; returns how many. A file goes only after its DEL is durable."""
+        done = 0
+        for path in self._files():
+            try:
+                await self._replay_one(path)
+            except NephilaError as error:
+                if error.code != 5:  # anything but a failing journal will not get better by itself
+                    log.error("spooled_delete_refused", file=path.name, error=str(error))
+                    path.rename(path.with_suffix(".refused"))
+                else:
+                    log.warning("spooled_delete_postponed", file=path.name, error=str(error))
+                    return done
+            else:
+                path.unlink(missing_ok=True)
+                done += 1
+        return done
+
+    async def _replay_one(self, path: Path) -> None:
+        request = RequestReader().feed(path.read_bytes())
+        if request is None:
+            log.error("spooled_delete_truncated", file=path.name)
+            path.rename(path.with_suffix(".refused"))
+            return
+        parsed = parse_request(request.headers, request.body)
+        await self._verbs.delete(parsed)
+        log.info("spooled_delete_replayed", container=parsed.container_id, file=path.name)
+
+    def _files(self) -> list[Path]:
+        return sorted(self._directory.glob("*.del"))[:MAX_FILES_PER_PASS]

@@ -1,0 +1,322 @@
+"""The CNI verbs: ADD, DEL, CHECK, GC, STATUS (specification 1.1.0), from a validated request to the answer.
+
+ADD makes no API call and waits for no probe when the node has an address of the pod's pools; otherwise it stands in line, bounded, holding nothing.
+Requests for one interface of one pod are served one after the other, so that concurrent duplicates get one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.kube.store import Store, StoreError
+from crds.core import POD, Pod
+from ipam import annotations as notes
+from ipam.addresses import Family
+from ipam.errors import (
+    ApiUnreachable,
+    CheckFailed,
+    DeadlineExceeded,
+    Fenced,
+    NephilaError,
+    NotReady,
+    PodGone,
+    PoolExhausted,
+    Tombstoned,
+)
+from ipam.facts import pod_refusal
+from ipam.owners import TopOwner
+from ipam.pools import Pool
+from ipam.routes import Route, result_routes
+from ipam.selection import Selection
+from ipam.stock import Held, Stock
+from nodeagent.allocator import Allocator, Attachment, Key
+from nodeagent.needs import Needs
+from nodeagent.ownership import Ownership
+from nodeagent.refill import Refill
+from nodeagent.request import CniRequest, ResultIP, result
+from nodeagent.waiting import Ticket, WaitingLine
+from nodeagent.world import World
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AddOutcome:
+    """For metrics and logs: how an ADD was served."""
+
+    attachment: Attachment
+    how: str  # repeat, adopted, warm, waited
+    seconds: float
+
+
+class Verbs:
+    def __init__(
+        self,
+        world: World,
+        needs: Needs,
+        ownership: Ownership,
+        allocator: Allocator,
+        stock: Stock,
+        refill: Refill,
+        line: WaitingLine,
+        store: Store,
+        clock: Clock,
+        wait_s: float,
+        why_closed: Callable[[], str],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._world = world
+        self._needs = needs
+        self._ownership = ownership
+        self._allocator = allocator
+        self._stock = stock
+        self._refill = refill
+        self._line = line
+        self._store = store
+        self._clock = clock
+        self._wait_s = wait_s
+        self._why_closed = why_closed
+        self._on_change = on_change
+        self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
+        self.observers: list[Callable[[AddOutcome], None]] = []
+
+    # ADD -----------------------------------------------------------------------------------------------------------------------------
+
+    async def add(self, request: CniRequest) -> bytes:
+        """The address of one interface. Raises NephilaError; then nothing is held for this request."""
+        began = self._clock.now()
+        turn = (request.pod_uid or f"{request.namespace}/{request.pod}", request.conf.name, request.ifname)
+        while (other := self._in_flight.get(turn)) is not None:
+            await other.wait()
+        done = self._in_flight[turn] = asyncio.Event()
+        try:
+            attachment, how = await self._add(request)
+        finally:
+            del self._in_flight[turn]
+            done.set()
+        outcome = AddOutcome(attachment, how, self._clock.now() - began)
+        for observe in self.observers:
+            observe(outcome)
+        return self._answer(request, attachment)
+
+    async def _add(self, request: CniRequest) -> tuple[Attachment, str]:
+        key = Key(request.conf.name, request.container_id, request.ifname)
+        if self._allocator.is_buried(key):
+            raise Tombstoned(
+                f"container {request.container_id} was deleted already", hint="the runtime starts a new one"
+            )
+        self._needs.learnt[request.ifname] = request.conf.ipam
+        present = self._allocator.get(key)
+        if present is not None and present.pod_uid == (request.pod_uid or present.pod_uid):
+            return present, "repeat"
+        pod = await self._pod(request)
+        former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
+        if former is not None:
+            adopted = self._allocator.adopt(former, request.container_id, request.netns)
+            self._on_change()
+            return adopted, "adopted"
+        if refusal := pod_refusal(self._world.facts_of(pod)):
+            raise refusal
+        owner = await self._ownership.of(pod) if self._needs.needs_owner(pod) else None
+        wanted = Attachment(key, pod.namespace, pod.name, pod.uid, request.netns, (), 0.0)
+        return await self._allocate(wanted, pod, request, owner)
+
+    async def _allocate(
+        self, wanted: Attachment, pod: Pod, request: CniRequest, owner: TopOwner | None
+    ) -> tuple[Attachment, str]:
+        """Pick and commit; if a family has nothing here, wait in line for its pools. All families together or none."""
+        deadline = self._clock.now() + self._wait_s
+        ticket: Ticket | None = None
+        while True:
+            if closed := self._why_closed():
+                raise Fenced(
+                    f"this node may not hand out new addresses: {closed}",
+                    hint="see `nephila nodes`; the kubelet tries again",
+                )
+            if self._allocator.is_buried(wanted.key):
+                raise Tombstoned(f"container {wanted.key.container_id} was deleted while it waited")
+            selection = self._needs.selection(pod, request.ifname, request.conf.ipam, owner)
+            picks, short = self._pick(selection, ticket)
+            if not short:
+                granted = self._allocator.grant(wanted, picks)
+                self._on_change()
+                return granted, "waited" if ticket else "warm"
+            remaining = deadline - self._clock.now()
+            if remaining <= 0:
+                raise self._exhausted(selection, short)
+            ticket = ticket or self._line.take()
+            self._refill.kick()
+            await self._line.wait(ticket, self._hopeful(short), remaining)
+
+    def _pick(self, selection: Selection, ticket: Ticket | None) -> tuple[list[Held], list[tuple[str, ...]]]:
+        """One slot per family, in the order of the candidates, and the candidates of the families that have none."""
+        picks: list[Held] = []
+        short: list[tuple[str, ...]] = []
+        for names in selection.candidates.values():
+            held = next((found for name in names if (found := self._pick_from(name, ticket)) is not None), None)
+            if held is None:
+                short.append(names)
+            else:
+                picks.append(held)
+        short.extend((pool.name,) for pool in selection.missing)
+        return picks, short
+
+    def _pick_from(self, pool: str, ticket: Ticket | None) -> Held | None:
+        """Nobody overtakes those who wait for this pool."""
+        if self._line.is_behind(ticket, pool):
+            return None
+        return self._stock.pick(pool, self._clock.now())
+
+    def _hopeful(self, short: list[tuple[str, ...]]) -> set[str]:
+        """The pools to wait for: of each list, those up to the first that may still have something anywhere."""
+        pools: set[str] = set()
+        for names in short:
+            for name in names:
+                pools.add(name)
+                if not self._refill.is_exhausted(name):
+                    break
+        return pools
+
+    def _exhausted(self, selection: Selection, short: list[tuple[str, ...]]) -> NephilaError:
+        names = sorted({name for listed in short for name in listed})
+        if any(not self._refill.is_exhausted(name) for name in names):
+            return DeadlineExceeded(
+                f"no address of {', '.join(names)} arrived within {self._wait_s:.0f} s",
+                hint="the kubelet tries again; see `nephila pools`",
+            )
+        effective = self._world.pools.effective
+        sizes = "; ".join(f"{name}: {effective[name].size} addresses" for name in names if name in effective)
+        refused = "; ".join(str(refusal) for refusal in selection.refused)
+        return PoolExhausted(
+            f"all addresses of {', '.join(names)} are used or held",
+            hint="enlarge a pool, or see who holds them with `nephila pools`",
+            details="; ".join(part for part in (sizes, refused) if part),
+        )
+
+    async def _pod(self, request: CniRequest) -> Pod:
+        """From the watch cache; one GET on a miss, because the kubelet may be faster than our watch. Raises PodGone, ApiUnreachable."""
+        pod = self._world.pods.get(request.pod, request.namespace)
+        if pod is None or (request.pod_uid and pod.uid != request.pod_uid):
+            try:
+                pod = await self._store.get(POD, request.pod, request.namespace)
+            except StoreError as error:
+                raise ApiUnreachable(
+                    f"pod {request.namespace}/{request.pod} is not known here and the API server does not answer: {error}",
+                    hint="the kubelet tries again",
+                ) from error
+        if pod is None:
+            raise PodGone(
+                f"pod {request.namespace}/{request.pod} does not exist",
+                hint="nothing to do: it needs no address any more",
+            )
+        if request.pod_uid and pod.uid != request.pod_uid:
+            raise PodGone(
+                f"pod {request.namespace}/{request.pod} with UID {request.pod_uid} was replaced by {pod.uid}",
+                hint="nothing to do: the new pod has a sandbox of its own",
+            )
+        return pod
+
+    def _answer(self, request: CniRequest, attachment: Attachment) -> bytes:
+        """From the pools as they are now; the address itself is what was granted."""
+        pod = self._world.pods.get(attachment.pod, attachment.namespace)
+        pod_routes: tuple[Route, ...] = ()
+        clean = request.conf.ipam.clean_gateway
+        if pod is not None and pod.uid == attachment.pod_uid:
+            text = pod.annotations.get(notes.ROUTES, "")
+            pod_routes = notes.parse_routes(text) if text else ()
+            try:
+                clean = self._needs.selection(pod, request.ifname, request.conf.ipam).clean_gateway
+            except NephilaError:
+                log.info("selection_changed", namespace=pod.namespace, pod=pod.name)
+        ips: list[ResultIP] = []
+        routes: list[Route] = []
+        for grant in attachment.grants:
+            pool = self._world.pools.catalog.get(grant.pool)
+            ips.append(_result_ip(pool, grant.slot.family, str(grant.slot.address)))
+            if pool is not None:
+                routes += result_routes(
+                    pool.subnet,
+                    gateway=pool.gateway,
+                    clean_gateway=clean,
+                    pool_routes=pool.routes,
+                    pod_routes=pod_routes,
+                )
+        return result(request.version, tuple(ips), tuple((str(route.dst), str(route.gw)) for route in routes))
+
+    # DEL, CHECK, GC, STATUS ----------------------------------------------------------------------------------------------------------
+
+    async def delete(self, request: CniRequest) -> bytes:
+        """Free what this container's interface holds. Idempotent; needs neither the API server nor the pod."""
+        released = self._allocator.release(Key(request.conf.name, request.container_id, request.ifname))
+        if released is not None:
+            self._on_change()
+            self._refill.kick()
+        return b""
+
+    async def check(self, request: CniRequest) -> bytes:
+        """The reservation is ours, complete, and what the previous result says. Raises CheckFailed."""
+        key = Key(request.conf.name, request.container_id, request.ifname)
+        attachment = self._allocator.get(key)
+        if attachment is None:
+            raise CheckFailed(
+                f"container {key.container_id} has no address on {key.ifname} of network {key.network}",
+                hint="delete the sandbox",
+            )
+        ours = {str(grant.slot.address) for grant in attachment.grants}
+        previous = (request.conf.prev_result or {}).get("ips")
+        shown = {str(ip.get("address", "")).split("/")[0] for ip in previous or [] if isinstance(ip, dict)}
+        if previous is not None and not ours <= shown:
+            raise CheckFailed(
+                f"addresses {', '.join(sorted(ours - shown))} are reserved but not in prevResult",
+                hint="delete the sandbox",
+            )
+        for grant in attachment.grants:
+            if grant.slot not in self._stock:
+                raise CheckFailed(
+                    f"{grant.slot} left this node's leases", hint="see `nephila trace ip`; delete the pod"
+                )
+        return b""
+
+    async def collect(self, request: CniRequest) -> bytes:
+        """GC: free attachments of this very network that the runtime does not list, if their sandbox is really gone.
+
+        No list at all is no information. A listed network name bounds what may be touched; a namespace that still exists protects its
+        attachment, because two runtimes may share a network (containernetworking/cni#1086).
+        """
+        valid = request.conf.valid_attachments
+        if valid is None:
+            return b""
+        listed = {(item.container_id, item.ifname) for item in valid}
+        for attachment in self._allocator.all():
+            key = attachment.key
+            if key.network != request.conf.name or (key.container_id, key.ifname) in listed:
+                continue
+            if attachment.netns and Path(attachment.netns).exists():
+                log.warning("gc_spared", container=key.container_id, why="its network namespace exists")
+                continue
+            self._allocator.release(key)
+            log.info("gc_released", container=key.container_id, namespace=attachment.namespace, pod=attachment.pod)
+        self._on_change()
+        return b""
+
+    async def status(self, request: CniRequest) -> bytes:
+        """Can an ADD be served now? Raises NotReady (code 50)."""
+        if not self._world.has_synced:
+            raise NotReady(
+                "the agent has not read the cluster's pools yet", hint="is the API server reachable from this node?"
+            )
+        if closed := self._why_closed():
+            raise NotReady(f"this node may not hand out new addresses: {closed}", hint="see `nephila nodes`")
+        return b""
+
+
+def _result_ip(pool: Pool | None, family: Family, address: str) -> ResultIP:
+    if pool is None:  # deleted since: the address stays with its pod, on its own
+        return ResultIP(family, f"{address}/{family.bits}", "")
+    return ResultIP(family, f"{address}/{pool.subnet.prefix}", str(pool.gateway) if pool.gateway else "")
