@@ -23,8 +23,7 @@ class Catalog:
             family: tuple(pool for pool in self._by_name.values() if pool.family is family) for family in Family
         }
         self._defaults = {
-            family: tuple(pool.name for pool in pools_of if pool.default)
-            for family, pools_of in self._by_family.items()
+            family: tuple(pool for pool in pools_of if pool.default) for family, pools_of in self._by_family.items()
         }
         self._by_app: dict[AppOwner, list[Pool]] = {}
         for pool in self._by_name.values():
@@ -46,8 +45,8 @@ class Catalog:
         matches = _compiled(pattern).match
         return tuple(pool for pool in self._by_family[family] if matches(pool.name))
 
-    def defaults(self, family: Family) -> tuple[str, ...]:
-        """The sorted names of the pools with `spec.default: true`, disabled ones too, so that a refusal names them."""
+    def defaults(self, family: Family) -> tuple[Pool, ...]:
+        """The pools with `spec.default: true`, sorted by name; disabled ones too, so that a refusal names them."""
         return self._defaults[family]
 
     def of_application(self, app: AppOwner, family: Family, interface: str) -> tuple[Pool, ...]:

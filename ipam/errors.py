@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import ClassVar, Self
+from typing import ClassVar, NamedTuple, Self
 
 MAX_MESSAGE = 1024  # characters: Events and logs stay readable whatever a user wrote into an annotation
 MAX_DETAILS = 4096
@@ -175,12 +175,21 @@ class NoPoolSelected(NoPool):
         super().__init__(message, hint, details=details)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why one pool may not serve one NIC."""
+class Refusal(NamedTuple):
+    """Why one pool may not serve one NIC.
+
+    `reason` is rendered on demand from a `str.format` template and its arguments: hundreds of refusals can accompany an ADD
+    that succeeds, and then nobody reads them.
+    """
 
     pool: str
-    reason: str
+    template: str
+    arguments: tuple[object, ...] = ()
+
+    @property
+    def reason(self) -> str:
+        """The reason in words."""
+        return self.template.format(*self.arguments) if self.arguments else self.template
 
     def __str__(self) -> str:
         return f"{self.pool}: {self.reason}"

@@ -14,7 +14,7 @@ from enum import Enum
 
 from ipam import annotations as notes
 from ipam.addresses import Family
-from ipam.affinity import refusal_reason
+from ipam.affinity import refusal_of
 from ipam.applications import AppOwner, WantedPool, pool_name
 from ipam.catalog import Catalog
 from ipam.errors import BadAnnotation, BadConfig, NoPoolMatches, NoPoolSelected, OwnerMissing, PoolNotFound, Refusal
@@ -156,7 +156,7 @@ def _from_netconf(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | 
 
 
 def _from_cluster(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
-    found = {family: catalog.defaults(family) for family in Family if catalog.defaults(family)}
+    found = {family: ("*",) for family in Family if catalog.defaults(family)}
     return _Request(Source.CLUSTER, found, nic.clean_gateway) if found else None
 
 
@@ -183,11 +183,11 @@ def _choose(request: _Request, pod: PodFacts, nic: NicFacts, catalog: Catalog, f
         refused += unmatched
         fit: list[Pool] = []
         for pool in named:
-            why = refusal_reason(pool, family, pod, nic, features)
-            if why is None:
+            refusal = refusal_of(pool, family, pod, nic, features)
+            if refusal is None:
                 fit.append(pool)
             else:
-                refused.append(Refusal(pool.name, why))
+                refused.append(refusal)
         fit.sort(key=lambda pool: -pool.rank)  # stable: the listed order holds within a rank
         candidates[family] = tuple(pool.name for pool in fit)
     _require_candidates(candidates, refused, request.source, nic)
@@ -198,13 +198,15 @@ def _expand(
     listed: Iterable[str], family: Family, source: Source, catalog: Catalog
 ) -> tuple[list[Pool], list[Refusal]]:
     """The pools that the names stand for, each once, and the patterns that match none."""
+    if source is Source.CLUSTER:
+        return list(catalog.defaults(family)), []
     found: dict[str, Pool] = {}
     unmatched: list[Refusal] = []
     for name in listed:
         if notes.is_pattern(name):
             matched = catalog.matching(family, name)
             if not matched:
-                unmatched.append(Refusal(name, f"the pattern matches no IPv{int(family)} pool"))
+                unmatched.append(Refusal(name, "the pattern matches no IPv{} pool", (int(family),)))
             for pool in matched:
                 found.setdefault(pool.name, pool)
             continue
@@ -246,13 +248,14 @@ def _from_subnets(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Feat
         mine = catalog.of_application(AppOwner.of(want.owner), want.family, want.interface)
         fit: list[str] = []
         for pool in mine:
-            why = refusal_reason(pool, want.family, pod, nic, features)
-            if why is None and pool.owner_subnet not in ("", want.subnet):
-                why = f"it belongs to subnet {pool.owner_subnet}, not to {want.subnet}"
-            if why is None:
+            refusal = refusal_of(pool, want.family, pod, nic, features)
+            if refusal is None and pool.owner_subnet not in ("", want.subnet):
+                why = "it belongs to subnet {}, not to {}"
+                refusal = Refusal(pool.name, why, (pool.owner_subnet, want.subnet))
+            if refusal is None:
                 fit.append(pool.name)
             else:
-                refused.append(Refusal(pool.name, why))
+                refused.append(refusal)
         if fit:
             candidates[want.family] = tuple(fit)
     return Selection(source, candidates, tuple(refused), nic.clean_gateway, wanted)

@@ -107,6 +107,12 @@ def test_no_pool_matches_carries_every_refusal() -> None:
     assert NoPoolMatches("none fits", refused=refused, details="other").details == "other"
 
 
+def test_a_refusal_is_rendered_when_read() -> None:
+    refusal = Refusal("a", "node {} of {} is not listed", ("n1", 7))
+    assert (refusal.reason, str(refusal)) == ("node n1 of 7 is not listed", "a: node n1 of 7 is not listed")
+    assert Refusal("a", "no {} here").reason == "no {} here"
+
+
 def test_values_read_well() -> None:
     assert "no pool selection rules of any type" in NoPoolSelected().message
     assert PoolNotFound("gone", name="p").name == "p"

@@ -78,6 +78,12 @@ def test_d00017_a_large_ipv6_pool_is_counted_and_paged_without_enumeration() -> 
     assert rest.first(1).format() == ("fd00::1",)
 
 
+def test_subtracting_up_to_the_last_address_of_the_family() -> None:
+    everything = RangeSet.of(Family.V4, [(0, Family.V4.limit)])
+    assert (everything - RangeSet.of(Family.V4, [(7, Family.V4.limit)])).spans == ((0, 6),)
+    assert not everything - everything
+
+
 def test_two_spans_on_one_page_count_it_once() -> None:
     ranges = v4("10.0.0.1", "10.0.0.60-10.0.0.70", "10.0.0.100")
     assert ranges.page_count == 2

@@ -321,6 +321,10 @@ def test_i00024_the_subnet_annotation_is_ignored_while_the_feature_is_off() -> N
     assert v4(pod({SUBNET: {"ipv4": ["s"]}, IPPOOL: {"ipv4": ["a"]}}), pool("a")) == ("a",)
 
 
+def test_subnet_mode_leaves_pods_without_its_annotations_alone() -> None:
+    assert v4(by_ippool("a"), pool("a"), features=SUBNET_MODE) == ("a",)
+
+
 def test_subnets_without_application_pools_is_an_error() -> None:
     with pytest.raises(BadAnnotation, match="switched off"):
         chosen(by_subnet(), features=Features(subnets=True))
