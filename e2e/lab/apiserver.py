@@ -8,7 +8,7 @@ from pathlib import Path
 import aiohttp
 
 from e2e.lab.api import Api, ApiError, wait_reachable
-from e2e.lab.objects import load_manifests, name_of
+from e2e.lab.objects import Object, load_manifests, name_of
 from e2e.lab.processes import Child
 
 READY_TIMEOUT_S = 20.0
@@ -55,21 +55,18 @@ class ApiServer:
             await asyncio.sleep(0.05)
         raise TimeoutError(f"CRDs not established within {ESTABLISH_TIMEOUT_S:.0f} s")
 
-    async def requests(self) -> dict[str, int]:
-        """Requests so far by user agent, as the server counted them; empty if it does not count."""
+    async def requests(self) -> list[Object]:
+        """Requests so far as the server counted them: verb, resource, subresource, userAgent, count; empty if it does not count."""
         async with Api(self.url, "nephila-lab/setup") as api:
             try:
                 answer = await api.raw("/debug/requests")
             except ApiError:
-                return {}
-        return by_user_agent(answer)
+                return []
+        rows: list[Object] = answer["requests"]
+        return rows
 
     async def stop(self) -> None:
         await self.child.stop()
-
-
-def by_user_agent(answer: object) -> dict[str, int]:
-    raise NotImplementedError
 
 
 def _established(crd: dict[str, object]) -> bool:

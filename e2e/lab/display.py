@@ -78,8 +78,10 @@ def summary_panel(summary: Summary) -> Panel:
     grid.add_row("DEL, main plugin and all", _timing(summary.dele))
     grid.add_row("DEL, our part of it", _timing(summary.shim_del))
     if summary.requests is not None:
-        words = f"{summary.requests.by_agent} by the agents, {summary.requests.per_add:.2f} per ADD"
+        words = f"{summary.requests.total} by the agents, {summary.requests.per_add:.2f} per ADD"
         grid.add_row("API requests", words)
+        kinds = [f"{count} {kind}" for kind, count in summary.requests.by_kind.items()]
+        grid.add_row("", ", ".join(kinds[:8]))
     grid.add_row("retries while an agent was down", str(summary.retries_agent_down))
     grid.add_row("errors", str(len(summary.errors)))
     for error in summary.errors[:ERRORS_SHOWN]:

@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -72,14 +72,14 @@ class Lab:
 @contextlib.asynccontextmanager
 async def build(plan: Plan) -> AsyncIterator[Lab]:
     """Raises FabricError, PluginsError, ApiServerError, AgentError or TimeoutError if a part does not come up; nothing is left then either."""
-    use_pidfds()
     sweep()
     prefix = f"nl{os.getpid()}"
     run_dir = HOME / prefix
     try:
         _claim(run_dir)
-        async with contextlib.AsyncExitStack() as stack:
-            yield await _assemble(plan, prefix, run_dir, stack)
+        with pidfds():
+            async with contextlib.AsyncExitStack() as stack:
+                yield await _assemble(plan, prefix, run_dir, stack)
     finally:
         _remove(prefix)
 
@@ -135,10 +135,16 @@ def manifests() -> list[Object]:
     return [thing for thing in load_manifests(MANIFESTS) if thing["kind"] != "NetworkAttachmentDefinition"]
 
 
-def use_pidfds() -> None:
-    """asyncio's default watcher starts a thread for each child process; with thousands of them a pidfd is much cheaper."""
-    watcher = asyncio.PidfdChildWatcher()
+@contextlib.contextmanager
+def pidfds() -> Iterator[None]:
+    """asyncio's default watcher starts a thread for each child process; with thousands of children a pidfd is much cheaper."""
+    before, watcher = asyncio.get_child_watcher(), asyncio.PidfdChildWatcher()
+    watcher.attach_loop(asyncio.get_running_loop())
     asyncio.set_child_watcher(watcher)
+    try:
+        yield
+    finally:
+        asyncio.set_child_watcher(before)
 
 
 def sweep() -> list[str]:

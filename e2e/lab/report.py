@@ -2,8 +2,10 @@
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from e2e.lab.ledger import Fate, Ledger, Timing, timing
 
@@ -22,16 +24,21 @@ class Step:
 class Requests:
     """API requests counted by the server, the lab's own left out; watches count once."""
 
-    by_agent: int
+    total: int
     per_add: float
+    by_kind: Mapping[str, int]
 
 
-def count_requests(by_user_agent: Mapping[str, int], adds: int) -> Requests | None:
+def count_requests(rows: Sequence[Mapping[str, Any]], adds: int) -> Requests | None:
     """None if the server did not count. Whoever does not call itself the lab is the product."""
-    if not by_user_agent:
-        return None
-    ours = sum(count for name, count in by_user_agent.items() if not name.startswith("nephila-lab/"))
-    return Requests(ours, round(ours / adds, 3) if adds else 0.0)
+    ours: Counter[str] = Counter()
+    for row in rows:
+        if not row["userAgent"].startswith("nephila-lab/"):
+            ours[f"{row['verb']} {row['resource']}" + (f"/{row['subresource']}" if row["subresource"] else "")] += row[
+                "count"
+            ]
+    total = ours.total()
+    return Requests(total, round(total / adds, 3) if adds else 0.0, dict(ours.most_common())) if rows else None
 
 
 @dataclass(frozen=True, slots=True)
