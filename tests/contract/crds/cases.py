@@ -11,6 +11,7 @@ from typing import Any
 
 from crds import nephila, spiderpool
 from crds.meta import Kind
+from crds.rules import MAX_RANGES, MAX_ROUTES
 
 Json = dict[str, Any]
 
@@ -35,6 +36,17 @@ def pool(**spec: Any) -> Json:
 
 def v6_pool(**spec: Any) -> Json:
     return {"spec": {"subnet": "fd00:6::/64", **spec}}
+
+
+def many(count: int) -> list[str]:
+    """Ranges of the longest text; the rules' run-time budget must suffice for them."""
+    return [
+        f"fd00:0006:0000:0000:1000:1000:{n:04x}:1000-fd00:0006:0000:0000:1000:1000:{n:04x}:1fff" for n in range(count)
+    ]
+
+
+def route(number: int) -> Json:
+    return {"dst": f"172.16.{number}.0/24", "gw": "10.6.0.2"}
 
 
 def _pool(why: str, new: Json, old: Json | None = None, refused: str = "") -> Case:
@@ -67,9 +79,9 @@ POOLS = (
     _pool("IPv6", v6_pool(ipVersion=6, ips=["fd00:6::5", "fd00:6::10-fd00:6::ff"], gateway="fd00:6::1")),
     _pool("IPv4 ends in order by number, not by text", pool(ips=["10.6.0.9-10.6.0.10", "10.6.0.250-10.6.1.2"])),
     _pool("a range of one address", pool(ips=["10.6.0.9-10.6.0.9"])),
-    _pool(
-        "512 items", pool(ips=[f"10.6.{i // 64}.{i % 64 * 4 + 1}-10.6.{i // 64}.{i % 64 * 4 + 2}" for i in range(512)])
-    ),
+    _pool("as many items as there may be", v6_pool(ips=many(MAX_RANGES), excludeIPs=many(MAX_RANGES))),
+    _pool("too many items", v6_pool(ips=many(MAX_RANGES + 1)), refused="must have at most"),
+    _pool("as many routes as there may be", pool(routes=[route(i) for i in range(MAX_ROUTES)])),
     _pool("subnet not a CIDR", {"spec": {"subnet": "10.6.0.0"}}, refused="must be a CIDR"),
     _pool("subnet with host bits", {"spec": {"subnet": "10.6.0.1/16"}}, refused="network form"),
     _pool("no subnet", {"spec": {"ips": ["10.6.0.1"]}}, refused="Required value"),
@@ -209,7 +221,10 @@ BLOCKS = (
         block(leases=[LEASE, OTHER_LEASE], suspect="3,9", cooling=[{"slots": "4-6", "until": "2026-11-22T10:00:00Z"}]),
     ),
     _block(
-        "64 leases", block(leases=[{"node": f"n{i}", "nodeUID": "u", "slots": str(i), "epoch": 10} for i in range(64)])
+        "64 leases",
+        block(
+            leases=[{"node": f"{i}{'n' * 250}", "nodeUID": "u" * 64, "slots": str(i), "epoch": 10} for i in range(64)]
+        ),
     ),
     _block(
         "alternating slots",

@@ -10,7 +10,11 @@ import http.client
 import json
 import os
 import ssl
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,7 +59,8 @@ class Api:
         self._headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
 
     def request(self, method: str, path: str, body: Json | None = None) -> Answer:
-        self._connection.request(method, path, None if body is None else json.dumps(body), self._headers)
+        headers = self._headers | ({"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {})
+        self._connection.request(method, path, None if body is None else json.dumps(body), headers)
         response = self._connection.getresponse()
         return Answer(response.status, json.loads(response.read()))
 
@@ -95,8 +100,25 @@ def _is_established(api: Api, name: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def api() -> Api:
+def api() -> Iterator[Api]:
     """A client of a server that knows the CRDs."""
-    client = Api.of_kubeconfig(Path(os.environ[KUBECONFIG]))
-    apply_crds(client)
-    return client
+    with ExitStack() as ends:
+        real = os.environ.get(KUBECONFIG)
+        client = Api.of_kubeconfig(Path(real)) if real else Api(ends.enter_context(_embedded()))
+        ends.callback(client.close)
+        apply_crds(client)
+        yield client
+
+
+@contextmanager
+def _embedded() -> Iterator[str]:
+    """The URL of an embedded server in a process of its own."""
+    command = [sys.executable, "-m", "e2e.apiserver"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            url = process.stdout.readline().strip()
+            assert url, "the embedded API server did not start"
+            yield url
+        finally:
+            process.terminate()
