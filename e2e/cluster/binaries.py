@@ -21,7 +21,9 @@ from pathlib import Path
 SOURCE = Path(__file__).parent / "build"
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet")
 BUILD_TIMEOUT_S = 3600.0
+KEPT_RESULTS = 3
 OLDEST_GO = (1, 26)
+SYSTEM_GO = "/usr/local/go/bin/go"
 
 
 class BuildFailed(RuntimeError):
@@ -72,7 +74,7 @@ def cache_folder() -> Path:
 
 def find_go() -> tuple[Path, str]:
     """Go's path and version; `$NEPHILA_GO` first, then PATH, then /usr/local/go. Raises `BuildFailed`."""
-    candidates = (os.environ.get("NEPHILA_GO"), shutil.which("go"), "/usr/local/go/bin/go")
+    candidates = (os.environ.get("NEPHILA_GO"), shutil.which("go"), SYSTEM_GO)
     seen: list[str] = []
     for candidate in dict.fromkeys(filter(None, candidates)):
         if not os.access(candidate, os.X_OK):
@@ -104,7 +106,7 @@ def _source_hash() -> str:
     digest = hashlib.sha256()
     for name in ("go.mod", "go.sum", "main.go"):
         digest.update((SOURCE / name).read_bytes())
-    digest.update(Path(__file__).read_bytes())  # flags of the build
+    digest.update(_linker_flags(pins().kubernetes).encode())
     return digest.hexdigest()[:12]
 
 
@@ -145,11 +147,19 @@ def _build(folder: Path, go: Path, pinned: Pins) -> float:
             (temporary / program).symlink_to(output.name)
         shutil.rmtree(folder, ignore_errors=True)
         temporary.rename(folder)
+        _forget_old(folder.parent)
     except subprocess.TimeoutExpired as error:
         raise BuildFailed(f"go build took more than {BUILD_TIMEOUT_S:.0f} s") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return time.monotonic() - started
+
+
+def _forget_old(parent: Path) -> None:
+    """Keeps the newest few results: other clones may be at other versions, yet each is about 150 MB."""
+    results = [entry for entry in parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    for old in sorted(results, key=lambda entry: entry.stat().st_mtime, reverse=True)[KEPT_RESULTS:]:
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _linker_flags(version: str) -> str:
