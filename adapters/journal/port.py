@@ -1,7 +1,8 @@
 """The node's durable memory as a port: records, writes and what a journal promises.
 
-`commit` is one transaction. When it returns, the writes survive kill -9 of the process; when it raises `JournalFailed`, none of them happened.
-`sync` makes all that was committed so far survive a power loss too. Addresses are (domain, family 4|6, value).
+`commit` is one transaction. When it returns, the writes survive kill -9 of the process; when it raises
+`JournalFailed`, none of them happened. `sync` makes all that was committed so far survive a power loss too. Addresses
+are (domain, family 4|6, value).
 """
 
 from __future__ import annotations
@@ -9,6 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+from ipam.errors import JournalFailed
+
+
+class JournalLocked(JournalFailed):
+    """Another process has the journal open. Two allocators on one journal would give out one address twice (I2)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +38,10 @@ class AttachmentRecord:
 
 @dataclass(frozen=True, slots=True)
 class SlotRecord:
-    """A slot that is not simply free. `state`: cooling, leaving or quarantined; `released_now`: CLOCK_BOOTTIME of this boot; `until_wall`: Unix seconds."""
+    """A slot that is not simply free.
+
+    `state`: cooling, leaving or quarantined; `released_now`: CLOCK_BOOTTIME of this boot; `until_wall`: Unix seconds.
+    """
 
     domain: str
     family: int
@@ -44,7 +54,10 @@ class SlotRecord:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRecord:
-    """This node's lease of a block as last written or read: the block's page, the lease's epoch, its slots as a mask."""
+    """This node's lease of a block as last written or read.
+
+    The block's page, the lease's epoch, its slots as a mask.
+    """
 
     block: str
     page: str

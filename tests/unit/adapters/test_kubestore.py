@@ -303,7 +303,7 @@ async def test_a_watch_joins_pieces_passes_by_unreadable_objects_and_tells_expir
     seen: list[tuple[str, str | None, str, str]] = []
     with pytest.raises(Gone):
         async for event in store.watch(IP_BLOCK, resource_version="5", timeout_s=300.4):
-            name = event.object and event.object.name
+            name = event.object.name if event.object else None
             seen += [(event.type.value, name, event.resource_version, event.key[1])]
     assert seen == [("ADDED", "b", "7", "b"), ("MODIFIED", None, "8", "bad"), ("BOOKMARK", None, "12", "")]
     assert "allowWatchBookmarks=true&resourceVersion=5&timeoutSeconds=300" in script.requests[0][1]
