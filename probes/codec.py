@@ -1,7 +1,7 @@
 """Frames to messages and back, with scapy; the only module that imports it.
 
 `decode` never raises, whatever the bytes: what is not a valid ARP (RFC 826, Ethernet and IPv4) or neighbour discovery
-packet (RFC 4861 section 7.1) is None. scapy needs about 0.1 ms a frame, so callers ask `glance` first, which reads
+packet (RFC 4861 section 7.1) is None. scapy needs about 0.1 ms a frame, so callers ask `glimpse` first, which reads
 the addresses at their fixed offsets in about a microsecond. IPv6 extension headers before ICMPv6 are not followed: no
 stack sends neighbour discovery with them, and RFC 6980 forbids fragments.
 """
@@ -9,7 +9,7 @@ stack sends neighbour discovery with them, and RFC 6980 forbids fragments.
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -39,6 +39,8 @@ _ICMPV6 = 58
 _NONCE_OPTION = 14  # RFC 3971 section 5.3
 _ALL_NODES = Address(Family.V6, 0xFF02 << 112 | 1)
 _MAX_OPTIONS = 16
+_SHORTEST = 14 + 28
+_ARP_HEAD = bytes.fromhex("00010800060400")  # Ethernet, IPv4, their lengths, and the operation's high byte
 _SHORTEST_TAIL = {_ARP: 28, _IPV6: 40 + 24}
 
 
@@ -142,36 +144,53 @@ def _advertisement(message: Advertisement) -> Any:
     return body
 
 
-def glance(frame: bytes) -> tuple[Address, ...]:
-    """The addresses that `frame` may be about, without validation; empty if it cannot matter. Never raises."""
-    ethertype, start = _network(frame)
+@dataclass(frozen=True, slots=True)
+class Glimpse:
+    """What a frame says by its fixed fields alone, not validated: `mac` uses `address`, or probes for it."""
+
+    address: Address
+    mac: str
+    probing: bool
+    vlan: int
+
+
+def glimpse(frame: bytes, vlan: int = 0) -> Glimpse | None:
+    """The statement of `frame` without dissecting it, None if it makes none; about a microsecond. Never raises.
+
+    `vlan` is the tag that the kernel lifted out of the frame, 0 if none. The rules are those of `messages.signs`.
+    """
+    if len(frame) < _SHORTEST:
+        return None
+    ethertype, start = frame[12] << 8 | frame[13], 14
+    if ethertype in _TAGS:
+        if vlan:
+            return None  # two tags: a frame of another network
+        ethertype, start, vlan = frame[16] << 8 | frame[17], 18, (frame[14] << 8 | frame[15]) & 0xFFF
     if len(frame) - start < _SHORTEST_TAIL.get(ethertype, len(frame)):
-        return ()
+        return None
     if ethertype == _ARP:
+        if frame[start : start + 7] != _ARP_HEAD or frame[start + 7] not in (1, 2):
+            return None
+        mac = frame[start + 8 : start + 14].hex(":")
         sender = int.from_bytes(frame[start + 14 : start + 18], "big")
-        return (Address(Family.V4, sender or int.from_bytes(frame[start + 24 : start + 28], "big")),)
-    if frame[start + 6] != _ICMPV6 or frame[start + 40] not in (_SOLICITATION, _ADVERTISEMENT):
-        return ()
-    target = Address(Family.V6, int.from_bytes(frame[start + 48 : start + 64], "big"))
+        if sender:
+            return Glimpse(Address(Family.V4, sender), mac, False, vlan)
+        target = int.from_bytes(frame[start + 24 : start + 28], "big")
+        return Glimpse(Address(Family.V4, target), mac, True, vlan) if frame[start + 7] == 1 else None
+    kind = frame[start + 40]
+    if frame[start + 6 : start + 8] != b"\x3a\xff" or kind not in (_SOLICITATION, _ADVERTISEMENT):
+        return None
+    mac = frame[6:12].hex(":")
+    target = int.from_bytes(frame[start + 48 : start + 64], "big")
     source = int.from_bytes(frame[start + 8 : start + 24], "big")
-    if frame[start + 40] == _ADVERTISEMENT or not source:
-        return (target,)
-    return (Address(Family.V6, source),)
-
-
-def _network(frame: bytes) -> tuple[int, int]:
-    """EtherType and offset of the network header, behind at most one tag; (0, …) for anything else."""
-    if len(frame) < 18:
-        return 0, len(frame)
-    ethertype = frame[12] << 8 | frame[13]
-    if ethertype not in _TAGS:
-        return ethertype, 14
-    return frame[16] << 8 | frame[17], 18
+    if kind == _ADVERTISEMENT:
+        return Glimpse(Address(Family.V6, target), mac, False, vlan)
+    return Glimpse(Address(Family.V6, source or target), mac, not source, vlan)
 
 
 def decode(frame: bytes, vlan: int = 0) -> Message | None:
     """The message in `frame`, or None. `vlan` is the tag that the kernel lifted out of the frame, 0 if none."""
-    if not glance(frame):
+    if glimpse(frame, vlan) is None:
         return None
     try:
         return _dissect(Ether(frame), vlan)

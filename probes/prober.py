@@ -261,7 +261,8 @@ class _Run:
             batch.distrust(address, trouble or "a probe could not be sent")
 
     def _hear(self, heard: Heard) -> None:
-        if heard.outgoing or not any(map(self._interested, codec.glance(heard.frame))):
+        glimpse = None if heard.outgoing else codec.glimpse(heard.frame, heard.vlan)
+        if glimpse is None or not self._interested(glimpse.address):
             return
         message = codec.decode(heard.frame, heard.vlan)
         if message is None or (isinstance(message, Solicitation) and message.nonce in self._nonces):

@@ -1,0 +1,119 @@
+"""A real LAN for tests: a bridge in a namespace of its own, and hosts in others. Everything is removed at the end."""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+_NUMBERS = itertools.count(1)
+_CLONE_NEWNET = 0x40000000
+
+
+def run(*command: str) -> str:
+    """Standard output of a command that must succeed."""
+    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 0, f"{' '.join(command)}: {done.stderr.strip()}"
+    return done.stdout
+
+
+@contextmanager
+def inside(namespace: str) -> Iterator[None]:
+    """Sockets opened and processes started by this thread are in `namespace` meanwhile."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    there = os.open(f"/run/netns/{namespace}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        assert libc.setns(there, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        yield
+    finally:
+        assert libc.setns(home, _CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+        os.close(there)
+        os.close(home)
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """A namespace with one interface on the LAN."""
+
+    namespace: str
+    mac: str
+    interface: str = "eth0"
+
+    def ip(self, *arguments: str) -> str:
+        return run("ip", "-n", self.namespace, *arguments)
+
+    def exec(self, *command: str) -> str:
+        return run("ip", "netns", "exec", self.namespace, *command)
+
+    def own(self, *addresses: str) -> None:
+        """Configure addresses (with prefix) at once, without the kernel's own duplicate detection."""
+        for address in addresses:
+            flags = ("nodad",) if ":" in address else ()
+            self.ip("address", "add", address, "dev", self.interface, *flags)
+
+    def set(self, name: str, value: int) -> None:
+        self.exec("sh", "-c", f"echo {value} > /proc/sys/net/{name}")
+
+
+@dataclass(slots=True)
+class Lan:
+    """Build with `lan()`."""
+
+    hub: str
+    namespaces: list[str] = field(default_factory=list)
+
+    def host(self, *addresses: str, hairpin: bool = False) -> Host:
+        """A new host on the bridge. With `hairpin` its own frames come back to it."""
+        number = next(_NUMBERS)
+        namespace, port, mac = f"{self.hub}h{number}", f"p{number}", f"02:4e:50:00:00:{number % 256:02x}"
+        self.add_namespace(namespace)
+        veth = ("type", "veth", "peer", "name", "eth0", "address", mac, "netns", namespace)
+        run("ip", "-n", self.hub, "link", "add", port, *veth)
+        run("ip", "-n", self.hub, "link", "set", port, "master", "br0", "up")
+        if hairpin:
+            run("bridge", "-n", self.hub, "link", "set", "dev", port, "hairpin", "on")
+        host = Host(namespace, mac)
+        host.set("ipv6/conf/default/accept_dad", 0)
+        host.set("ipv6/conf/eth0/accept_dad", 0)
+        host.set("ipv6/conf/eth0/router_solicitations", 0)
+        host.ip("link", "set", "lo", "up")
+        host.ip("link", "set", "eth0", "up")
+        host.own(*addresses)
+        return host
+
+    def add_namespace(self, namespace: str) -> None:
+        run("ip", "netns", "add", namespace)
+        self.namespaces.append(namespace)
+
+    def remove(self) -> None:
+        for namespace in reversed(self.namespaces):
+            with suppress(AssertionError):
+                run("ip", "netns", "delete", namespace)
+
+
+@contextmanager
+def lan() -> Iterator[Lan]:
+    """A LAN without hosts."""
+    made = Lan(f"nph{os.getpid()}x{next(_NUMBERS)}")
+    try:
+        made.add_namespace(made.hub)
+        bridge = ("type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
+        run("ip", "-n", made.hub, "link", "add", "br0", *bridge)
+        run("ip", "-n", made.hub, "link", "set", "br0", "up")
+        yield made
+    finally:
+        made.remove()
+
+
+def resident_kib(pid: int | str = "self") -> int:
+    """VmRSS of a process."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS")
