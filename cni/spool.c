@@ -24,9 +24,9 @@ static const char *spool_into(int directory, size_t length)
     }
     closedir(listing);
     if (count >= SPOOL_MAX) return "it is full (256 files)";
-    char *end = put_number(stpcpy(put_number(name, clock_ns(CLOCK_BOOTTIME), 20), "-"), (uint64_t)getpid(), 1);
-    strcpy(end, ".del");
-    stpcpy(stpcpy(temporary, "."), name);
+    *put_number(stpcpy(put_number(name, clock_ns(CLOCK_BOOTTIME), 20), "-"), (uint64_t)getpid(), 1) = 0;
+    stpcpy(stpcpy(stpcpy(temporary, "."), name), ".tmp"); /* what a crash leaves here must not look like a request */
+    strcat(name, ".del");
     if ((file = openat(directory, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600)) < 0) return strerror(errno);
     if (!write_all(file, request, length) && !fsync(file) && !renameat(directory, temporary, directory, name))
         return fsync(directory) ? strerror(errno) : NULL;

@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.cni.conftest import DEADLINE_S
-from tests.unit.cni.harness import Agent, Shim, answering, headers_of, reply
+from tests.unit.cni.harness import VARIABLES, Agent, Shim, answering, headers_of, reply
 
 
 def spooled(shim: Shim) -> list[Path]:
@@ -80,6 +81,17 @@ def test_refuses_beyond_256_files_and_counts_only_requests(shim: Shim) -> None:
     assert "it is full (256 files)" in said
     assert "SpoolRefused" in said
     assert len(list(shim.spool.glob("*.del"))) == 256
+
+
+def test_what_is_half_written_does_not_look_like_a_request(shim: Shim) -> None:
+    limited = ["prlimit", "--fsize=100", "--core=0", str(shim.binary)]  # the write dies of SIGXFSZ after 100 bytes
+    env = {"CNI_COMMAND": "DEL", "PATH": os.environ["PATH"], **VARIABLES}
+    done = subprocess.run(limited, input=shim.config(), env=env, capture_output=True, check=False)
+    assert done.returncode != 0
+    (left,) = spooled(shim)
+    assert left.stat().st_size == 100
+    assert left.name.startswith(".")
+    assert left.suffix == ".tmp"
 
 
 def test_a_burst_of_50_dels_keeps_each_and_never_passes_the_bound(shim: Shim) -> None:
