@@ -11,12 +11,12 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from adapters.journal.sqlite import JournalLocked, SqliteJournal
 from adapters.telemetry import configure_logging
 from prometheus_client import CollectorRegistry
 
 from adapters.clock import SystemClock
 from adapters.entropy import SystemEntropy
+from adapters.journal.sqlite import JournalLocked, SqliteJournal
 from adapters.kube.kubestore import KubeStore
 from adapters.kube.transport import Explicit, Kubeconfig, Source, connect, default_source
 from ipam.errors import BadValue, NephilaError
