@@ -80,9 +80,8 @@ DEFINITIONS: tuple[Definition, ...] = (
         (
             Column("PAGE", ".spec.page"),
             Column("DOMAIN", ".spec.domain"),
-            Column("NODES", ".spec.leases[*].node", description="Nodes that hold a lease"),
-            Column("SLOTS", ".spec.leases[*].slots", "string", WIDE, "Their slots, in the same order"),
-            Column("PINNED", ".spec.pins[*].slot", "string", WIDE, "Pinned slots"),
+            # The API server prints the first result of a path only, so no column can show every lease.
+            Column("FIRST-HOLDER", ".spec.leases[0].node", description="The first node that holds a lease"),
             Column("SUSPECT", ".spec.suspect", "string", WIDE, "Slots taken by force"),
             Column("EPOCH", ".spec.epoch", "integer", WIDE),
             Column("TERM", ".spec.term", "integer", WIDE),

@@ -26,10 +26,19 @@ _SLOTS_MAX = 64
 
 NodeName = Annotated[str, say("Name of the node.", minLength=1, maxLength=253)]
 UID = Annotated[str, say(maxLength=64)]
+_ORDINALS = f"[{', '.join(map(str, range(_SLOTS_MAX)))}]"
+# "0-7,12" as x = [0, 7, 12], which ascends strictly if each number less its index does not descend. The guard leaves
+# other texts to the pattern.
+_ASCENDING = rule(
+    "!self.matches('^[0-9]+([-,][0-9]+)*$') || [self.replace('-', ',').split(',', 64).map(s, int(s))]"
+    f".all(x, {_ORDINALS}.filter(i, i < x.size()).map(i, x[i] - i).isSorted())",
+    "slots must be ascending and disjoint, such as 0-7,12",
+)
 Slots = Annotated[
     str,
     say(
         "Ordinals within the page, ascending and disjoint: 0-7,12.",
+        rules=[_ASCENDING],
         pattern=f"^{_SPAN}(,{_SPAN})*$",
         minLength=1,
         maxLength=_SLOTS_LENGTH,
@@ -37,7 +46,12 @@ Slots = Annotated[
 ]
 MaybeSlots = Annotated[
     str,
-    say("Ordinals within the page (0-7,12), or empty.", pattern=f"^({_SPAN}(,{_SPAN})*)?$", maxLength=_SLOTS_LENGTH),
+    say(
+        "Ordinals within the page (0-7,12), or empty.",
+        rules=[_ASCENDING],
+        pattern=f"^({_SPAN}(,{_SPAN})*)?$",
+        maxLength=_SLOTS_LENGTH,
+    ),
 ]
 Epoch = Annotated[int, say("The block's epoch at the last write that touched this lease.", minimum=0)]
 Term = Annotated[int, say("Fencing number of the leader.", minimum=0)]
@@ -133,7 +147,7 @@ _HOLDS_SLOT = "n in x || -n in x || [x.filter(e, e > n || -e > n)].exists(f, f.s
 _ONE_OWNER = (
     "!has(self.leases) || !self.leases.all(l, l.slots.matches('^[0-9]+([-,][0-9]+)*$')) || "
     f"[self.leases.map(l, {_SLOT_NUMBERS})].all(leased, "
-    f"[{', '.join(map(str, range(_SLOTS_MAX)))}].all(n, leased.filter(x, {_HOLDS_SLOT}).size() < 2))"
+    f"{_ORDINALS}.all(n, leased.filter(x, {_HOLDS_SLOT}).size() < 2))"
 )
 
 _BLOCK_RULES = (
