@@ -74,7 +74,9 @@ def _type(node: Schema) -> str:
 def _plain(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) or '""'
 
 
 def _cell(text: str) -> str:
