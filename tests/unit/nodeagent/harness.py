@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,17 +82,19 @@ class Lab:
 async def eventually(condition: Any, timeout_s: float = 5.0) -> None:
     """Wait until the condition holds; fails when the time is over."""
     async with asyncio.timeout(timeout_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
             await asyncio.sleep(0.005)
 
 
-def http(verb: str, container: str, pod: Pod | None = None, *, ifname: str = "eth0", **conf: Any) -> HttpRequest:
+def http(
+    verb: str, container: str, pod: Pod | None = None, *, ifname: str = "eth0", conf: Mapping[str, Any] | None = None
+) -> HttpRequest:
     headers = {"command": verb, "containerid": container, "ifname": ifname, "netns": f"/run/netns/{container}"}
     if pod is not None:
         headers["args"] = (
             f"IgnoreUnknown=1;K8S_POD_NAMESPACE={pod.namespace};K8S_POD_NAME={pod.name};K8S_POD_UID={pod.uid}"
         )
-    body = {"cniVersion": "1.0.0", "name": "underlay", "type": "macvlan", "ipam": {"type": "nephila"}, **conf}
+    body = {"cniVersion": "1.0.0", "name": "underlay", "type": "macvlan", "ipam": {"type": "nephila"}, **(conf or {})}
     return HttpRequest("POST", "/cni", headers, json.dumps(body).encode())
 
 

@@ -55,7 +55,7 @@ async def test_add_answers_with_address_gateway_and_routes(lab: Lab) -> None:
 async def test_old_versions_get_the_family_in_their_result(lab: Lab) -> None:
     async with lab.agent("n1") as agent:
         pod = await lab.pod("p", "n1")
-        answer = json.loads((await agent.serve(http("ADD", "c1", pod, cniVersion="0.3.1"))).body)
+        answer = json.loads((await agent.serve(http("ADD", "c1", pod, conf={"cniVersion": "0.3.1"}))).body)
     assert answer["ips"][0]["version"] == "4"
 
 
@@ -239,17 +239,17 @@ async def test_check_status_and_gc(lab: Lab) -> None:
         address = (await add(agent, "c1", pod))[0]
         await add(agent, "c2", other)
         assert (
-            await agent.serve(http("CHECK", "c1", pod, prevResult={"ips": [{"address": f"{address}/24"}]}))
+            await agent.serve(http("CHECK", "c1", pod, conf={"prevResult": {"ips": [{"address": f"{address}/24"}]}}))
         ).status == 200
-        assert (await failed(agent, http("CHECK", "c1", pod, prevResult={"ips": []})))["code"] == 130
+        assert (await failed(agent, http("CHECK", "c1", pod, conf={"prevResult": {"ips": []}})))["code"] == 130
         assert (await failed(agent, http("CHECK", "c9", pod)))["code"] == 130
         assert (await agent.serve(http("STATUS", ""))).status == 200
         assert (await agent.serve(http("GC", ""))).status == 200
         assert len(agent.allocator.all()) == 2
         keep = {"cni.dev/valid-attachments": [{"containerID": "c1", "ifname": "eth0"}]}
-        await agent.serve(http("GC", "", name="elsewhere", **{"cni.dev/valid-attachments": []}))
+        await agent.serve(http("GC", "", conf={"name": "elsewhere", "cni.dev/valid-attachments": []}))
         assert len(agent.allocator.all()) == 2
-        await agent.serve(http("GC", "", **keep))
+        await agent.serve(http("GC", "", conf=keep))
         assert [a.key.container_id for a in agent.allocator.all()] == ["c1"]
 
 
