@@ -147,6 +147,24 @@ def _is_url(text: str) -> bool:
     return bool(parts.scheme and parts.netloc) or text.startswith("/")
 
 
+def _format(template: str, values: list[Any]) -> str:
+    """Raises ValueError for a clause that the values do not fit."""
+    given = iter(values)
+
+    def clause(match: re.Match[str]) -> str:
+        if match["kind"] == "%":
+            return "%"
+        value = next(given, None)
+        if value is None:
+            raise ValueError("format: index out of range")
+        if match["kind"] == "s":
+            return str(_text(value))
+        kind = match["kind"]
+        return f"{value:{match['precision'] or ''}{kind}}" if kind in "dfexXob" else str(value)
+
+    return re.sub(r"%(?P<precision>\.\d+)?(?P<kind>[sdfexXob%])", clause, template)
+
+
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "isIP": lambda text: _holds(_address, text),
     "ip": _make_ip,
@@ -182,4 +200,5 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": lambda *args: min(args[0] if len(args) == 1 else args),
     "max": lambda *args: max(args[0] if len(args) == 1 else args),
     "isURL": _is_url,
+    "format": _format,
 }

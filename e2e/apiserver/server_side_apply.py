@@ -48,8 +48,9 @@ def apply(live: Obj, config: Obj, shape: Shape, applier: Applier, *, split: bool
     others = _settle(live, stated, wanted, others, shape, applier)
     merged: Obj = _merge(live, stated, shape)
     held_by_others: set[Path] = set().union(*(owned_by(entry) for entry in others)) if others else set()
-    for path in sorted(prior - wanted, key=len, reverse=True):
-        if not any(one[: len(path)] == path for one in held_by_others | wanted):
+    # Whole elements before what is in them: an element goes as one, unless somebody else states a part of it.
+    for path in sorted(prior - wanted, key=len):
+        if not _is_key(path) and not any(one[: len(path)] == path for one in held_by_others | wanted):
             _drop(merged, path, shape)
     entries = [*others]
     if wanted:
@@ -60,6 +61,11 @@ def apply(live: Obj, config: Obj, shape: Shape, applier: Applier, *, split: bool
         entries.append(entry)
     metadata = {**merged["metadata"], "managedFields": entries}
     return {**merged, "metadata": metadata}
+
+
+def _is_key(path: Path) -> bool:
+    """A field that identifies its list element stays as long as the element does."""
+    return len(path) > 1 and path[-2].startswith("k:") and path[-1][2:] in msgspec.json.decode(path[-2][2:])
 
 
 def _time_of(live: Obj, applier: Applier) -> str | None:

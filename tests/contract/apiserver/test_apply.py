@@ -68,7 +68,9 @@ async def test_what_is_no_longer_stated_goes_unless_others_state_it(server: Clie
 
 async def test_list_elements_are_owned_by_their_key(server: Client, widgets: str) -> None:
     await server.apply(f"{widgets}/a", _stated("a", spec={"size": 1, "ports": [{"name": "x", "number": 1}]}), "alice")
-    both = await server.apply(f"{widgets}/a", _stated("a", spec={"size": 1, "ports": [{"name": "y", "number": 2}]}), "bob")
+    both = await server.apply(
+        f"{widgets}/a", _stated("a", spec={"size": 1, "ports": [{"name": "y", "number": 2}]}), "bob"
+    )
     assert {port["name"]: port["number"] for port in both.body["spec"]["ports"]} == {"x": 1, "y": 2}
     left = await server.apply(f"{widgets}/a", _stated("a", spec={"size": 1}), "alice")
     assert left.body["spec"]["ports"] == [{"name": "y", "number": 2}]

@@ -8,7 +8,10 @@ from tests.contract.apiserver.client import STRATEGIC, Client
 
 
 def pod(name: str, **spec: Any) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "registry.invalid/none"}], **spec}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"containers": [{"name": "c", "image": "registry.invalid/none"}], **spec},
+    }
 
 
 async def test_a_pod_is_bound_once(server: Client, namespace: str) -> None:
@@ -59,7 +62,9 @@ async def test_a_pod_is_evicted(server: Client, namespace: str) -> None:
 
 
 async def test_a_pod_needs_containers(server: Client, namespace: str) -> None:
-    reply = await server.post(f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"name": "a"}, "spec": {"containers": []}})
+    reply = await server.post(
+        f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"name": "a"}, "spec": {"containers": []}}
+    )
     assert (reply.status, reply.causes.get("spec.containers")) == (422, "FieldValueRequired")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from tests.contract.apiserver.client import Client
 
@@ -39,7 +40,7 @@ async def test_apply_tells_why_it_was_refused(server: Client, widgets: str, name
     await _run(server, namespace, "apply", "-f", "-", stdin=MANIFEST % 3)
     status, _, err = await server.kubectl(f"--namespace={namespace}", "apply", "-f", "-", stdin=MANIFEST % 2)
     assert status != 0
-    assert "size may not shrink below 3" in err
+    assert "a Safe widget may not shrink" in err
     status, _, err = await server.kubectl(
         f"--namespace={namespace}", "apply", "-f", "-", stdin=(MANIFEST % 3).replace("size:", "sise: 1, size:")
     )
@@ -59,13 +60,24 @@ async def test_apply_server_side(server: Client, widgets: str, namespace: str) -
 
 async def test_get_prints_the_columns(server: Client, widgets: str, namespace: str) -> None:
     await _run(server, namespace, "apply", "-f", "-", stdin=MANIFEST % 3)
-    assert (await _run(server, namespace, "get", "wdg")).split() == ["NAME", "SIZE", "FIRST", "TEAM", "a", "3", "10.0.0.1", "red"]
+    assert (await _run(server, namespace, "get", "wdg")).split() == [
+        "NAME",
+        "SIZE",
+        "FIRST",
+        "TEAM",
+        "a",
+        "3",
+        "10.0.0.1",
+        "red",
+    ]
     wide = (await _run(server, namespace, "get", "toys", "-o", "wide")).split()
     assert wide == ["NAME", "SIZE", "FIRST", "TEAM", "PHASE", "a", "3", "10.0.0.1", "red"]
     several = await _run(server, namespace, "get", "wdg,cm")
     assert "widget.contract.nephila.io/a" in several
     assert "configmap/settings" in several
-    custom = await _run(server, namespace, "get", "wdg", "-o", "custom-columns=N:.metadata.name,S:.spec.size", "--no-headers")
+    custom = await _run(
+        server, namespace, "get", "wdg", "-o", "custom-columns=N:.metadata.name,S:.spec.size", "--no-headers"
+    )
     assert custom.split() == ["a", "3"]
     assert json.loads(await _run(server, namespace, "get", "widget", "a", "-o", "json"))["spec"]["size"] == 3
 
@@ -102,18 +114,20 @@ spec:
     await _run(server, namespace, "apply", "-f", "-", stdin=manifest)
     await _run(server, namespace, "apply", "-f", "-", stdin=manifest.replace("/b}", "/c}"))
     await _run(server, namespace, "set", "image", "deploy/web", "main=registry.invalid/d")
-    images = await _run(server, namespace, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].image}")
+    images = await _run(
+        server, namespace, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].image}"
+    )
     assert images == "registry.invalid/d registry.invalid/c"
     await _run(server, namespace, "scale", "deploy", "web", "--replicas=0")
     removed = manifest.replace("      - {name: side, image: registry.invalid/b}\n", "").replace("/a}", "/d}")
     await _run(server, namespace, "apply", "-f", "-", stdin=removed)
-    names = await _run(server, namespace, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].name}")
+    names = await _run(
+        server, namespace, "get", "deploy", "web", "-o", "jsonpath={.spec.template.spec.containers[*].name}"
+    )
     assert names == "main"
 
 
 async def test_our_kinds_are_found_by_their_short_names(server: Client, namespace: str) -> None:
-    from pathlib import Path
-
     ours = Path(__file__).resolve().parents[3] / "crds" / "yaml"
     await _run(server, namespace, "apply", "--server-side", "-f", str(ours))
     await _run(server, namespace, "wait", "--for=condition=Established", "crd", "--all", "--timeout=20s")

@@ -78,7 +78,14 @@ async def test_label_selectors(server: Client, namespace: str) -> None:
     path = f"/api/v1/namespaces/{namespace}/configmaps"
     for name, labels in {"a": {"x": "1"}, "b": {"x": "2", "y": ""}, "c": {}}.items():
         await server.post(path, {"metadata": {"name": name, "labels": {"mine": "yes", **labels}}})
-    expected = {"x": ["a", "b"], "!x": ["c"], "x=1": ["a"], "x!=1": ["b", "c"], "x in (1,2),y": ["b"], "x notin (2)": ["a", "c"]}
+    expected = {
+        "x": ["a", "b"],
+        "!x": ["c"],
+        "x=1": ["a"],
+        "x!=1": ["b", "c"],
+        "x in (1,2),y": ["b"],
+        "x notin (2)": ["a", "c"],
+    }
     for selector, names in expected.items():
         assert _names((await server.get(path, labelSelector=f"mine=yes,{selector}")).body) == names, selector
 
@@ -90,7 +97,9 @@ async def test_pods_are_selected_by_node_and_phase(server: Client, namespace: st
         created = await server.post(path, {"metadata": {"name": name}, "spec": spec})
         assert created.status == 201, created.body
     assert _names((await server.get(path, fieldSelector="spec.nodeName=no-such-node-2")).body) == ["b"]
-    assert _names((await server.get(path, fieldSelector="status.phase=Pending,spec.nodeName=no-such-node-1")).body) == ["a"]
+    assert _names((await server.get(path, fieldSelector="status.phase=Pending,spec.nodeName=no-such-node-1")).body) == [
+        "a"
+    ]
     for name in ("a", "b"):
         await server.delete(f"{path}/{name}", {"gracePeriodSeconds": 0})
 

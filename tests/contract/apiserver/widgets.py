@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 GROUP = "contract.nephila.io"
@@ -60,7 +61,8 @@ _SPEC: dict[str, Any] = {
         },
         {
             "rule": "self.size >= oldSelf.size",
-            "messageExpression": "'size may not shrink below ' + string(oldSelf.size)",
+            # string(oldSelf.size) would have no upper bound in the server's cost estimate: such a definition is refused.
+            "messageExpression": "'a ' + self.mode + ' widget may not shrink'",
         },
     ],
 }
@@ -98,7 +100,9 @@ def definition() -> dict[str, Any]:
             {"name": "TEAM", "type": "string", "jsonPath": ".metadata.annotations['example.io/team']"},
             {"name": "PHASE", "type": "string", "jsonPath": ".status.phase", "priority": 1},
         ],
-        "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": _SPEC, "status": _STATUS}}},
+        "schema": {
+            "openAPIV3Schema": {"type": "object", "properties": copy.deepcopy({"spec": _SPEC, "status": _STATUS})}
+        },
     }
     names = {"plural": PLURAL, "singular": "widget", "kind": "Widget", "shortNames": ["wdg"], "categories": ["toys"]}
     return {
