@@ -15,8 +15,8 @@ class TokenBucket:
 
     rate: float
     burst: float
-    _level: float = -1.0
-    _at: float = 0.0
+    _level: float = 0.0
+    _at: float | None = None
 
     def __post_init__(self) -> None:
         if self.rate <= 0 or self.burst < 1:
@@ -37,7 +37,7 @@ class TokenBucket:
         return now + max(missing, 0.0) / self.rate
 
     def _fill(self, now: float) -> None:
-        if self._level < 0:
+        if self._at is None:
             self._level, self._at = self.burst, now
         self._level = min(self.burst, self._level + max(now - self._at, 0.0) * self.rate)
         self._at = max(now, self._at)
