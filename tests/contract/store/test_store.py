@@ -22,10 +22,11 @@ from adapters.kube.store import (
     close_stream,
 )
 from crds.meta import ObjectMeta
-from crds.nephila import IP_BLOCK, IP_NODE, IPBlock, IPBlockSpec, IPNode, IPNodeSpec
-from crds.spiderpool import ENDPOINT, SpiderEndpoint
+from tests.contract.store.conftest import Subject
+from tests.contract.store.widgets import GADGET, GAUGE, PART, Gadget, GadgetSpec, Gauge, Part
 
 BLOCK = "ip4-10-6-0-64"
+A, B = "default", "kube-system"
 
 
 def block(
@@ -34,13 +35,13 @@ def block(
     epoch: int = 1,
     labels: dict[str, str] | None = None,
     finalizers: tuple[str, ...] | None = None,
-) -> IPBlock:
+) -> Gadget:
     metadata = ObjectMeta(name=name, labels=labels, finalizers=finalizers)
-    return IPBlock(metadata=metadata, spec=IPBlockSpec(page="10.6.0.64/26", epoch=epoch, term=0))
+    return Gadget(metadata=metadata, spec=GadgetSpec(page="10.6.0.64/26", epoch=epoch))
 
 
-async def stored(store: Store, new: IPBlock) -> IPBlock:
-    outcome = await store.create(IP_BLOCK, new)
+async def stored(store: Store, new: Gadget) -> Gadget:
+    outcome = await store.create(GADGET, new)
     assert isinstance(outcome, Stored), outcome
     return outcome.object
 
@@ -55,37 +56,37 @@ async def test_create_returns_the_object_as_the_server_keeps_it(store: Store) ->
     assert made.resource_version
     assert made.metadata.generation == 1
     assert made.metadata.creation_timestamp is not None
-    assert await store.get(IP_BLOCK, BLOCK) == made
+    assert await store.get(GADGET, BLOCK) == made
 
 
 async def test_a_second_create_finds_the_first(store: Store) -> None:
     made = await stored(store, block())
-    assert await store.create(IP_BLOCK, block(epoch=9)) == Exists()
-    assert await store.get(IP_BLOCK, BLOCK) == made
+    assert await store.create(GADGET, block(epoch=9)) == Exists()
+    assert await store.get(GADGET, BLOCK) == made
 
 
 async def test_get_of_nothing_is_none(store: Store) -> None:
-    assert await store.get(IP_BLOCK, "ip4-10-6-0-0") is None
+    assert await store.get(GADGET, "ip4-10-6-0-0") is None
 
 
 async def test_a_patch_with_the_current_version_is_applied_and_raises_version_and_generation(store: Store) -> None:
     made = await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, epoch(2), resource_version=made.resource_version)
+    outcome = await store.patch(GADGET, BLOCK, epoch(2), resource_version=made.resource_version)
     assert isinstance(outcome, Stored)
     assert outcome.object.spec.epoch == 2
     assert outcome.object.spec.page == made.spec.page
     assert outcome.object.uid == made.uid
     assert outcome.object.metadata.generation == 2
     assert int(outcome.object.resource_version) > int(made.resource_version)
-    assert await store.get(IP_BLOCK, BLOCK) == outcome.object
+    assert await store.get(GADGET, BLOCK) == outcome.object
 
 
 async def test_a_patch_with_an_old_version_changes_nothing(store: Store) -> None:
     made = await stored(store, block())
-    await store.patch(IP_BLOCK, BLOCK, epoch(2), resource_version=made.resource_version)
-    outcome = await store.patch(IP_BLOCK, BLOCK, epoch(7), resource_version=made.resource_version)
+    await store.patch(GADGET, BLOCK, epoch(2), resource_version=made.resource_version)
+    outcome = await store.patch(GADGET, BLOCK, epoch(7), resource_version=made.resource_version)
     assert isinstance(outcome, Conflict)
-    now = await store.get(IP_BLOCK, BLOCK)
+    now = await store.get(GADGET, BLOCK)
     assert now is not None
     assert now.spec.epoch == 2
 
@@ -93,7 +94,7 @@ async def test_a_patch_with_an_old_version_changes_nothing(store: Store) -> None
 async def test_of_many_writers_with_one_version_exactly_one_wins(store: Store) -> None:
     made = await stored(store, block())
     outcomes = await asyncio.gather(
-        *(store.patch(IP_BLOCK, BLOCK, epoch(10 + i), resource_version=made.resource_version) for i in range(16))
+        *(store.patch(GADGET, BLOCK, epoch(10 + i), resource_version=made.resource_version) for i in range(16))
     )
     assert sum(isinstance(outcome, Stored) for outcome in outcomes) == 1
     assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 15
@@ -101,57 +102,57 @@ async def test_of_many_writers_with_one_version_exactly_one_wins(store: Store) -
 
 async def test_a_patch_that_changes_nothing_keeps_the_version(store: Store) -> None:
     made = await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, epoch(1), resource_version=made.resource_version)
+    outcome = await store.patch(GADGET, BLOCK, epoch(1), resource_version=made.resource_version)
     assert outcome == Stored(made)
 
 
 async def test_null_in_a_patch_removes_a_field_and_lists_are_replaced_whole(store: Store) -> None:
-    entry = {"node": "n1", "nodeUID": "u1", "slots": "0-3", "epoch": 1}
+    entry = {"node": "n1", "slots": "0-3"}
     await stored(store, block(labels={"a": "1", "b": "2"}))
-    await store.patch(IP_BLOCK, BLOCK, {"spec": {"leases": [entry, {**entry, "node": "n2"}], "suspect": "9"}})
+    await store.patch(GADGET, BLOCK, {"spec": {"shares": [entry, {**entry, "node": "n2"}], "suspect": "9"}})
     outcome = await store.patch(
-        IP_BLOCK,
+        GADGET,
         BLOCK,
-        {"metadata": {"labels": {"a": None}}, "spec": {"leases": [{**entry, "node": "n3"}], "suspect": None}},
+        {"metadata": {"labels": {"a": None}}, "spec": {"shares": [{**entry, "node": "n3"}], "suspect": None}},
     )
     assert isinstance(outcome, Stored)
-    assert [lease.node for lease in outcome.object.spec.leases] == ["n3"]
+    assert [share.node for share in outcome.object.spec.shares] == ["n3"]
     assert outcome.object.spec.suspect == ""
     assert outcome.object.labels == {"b": "2"}
 
 
 async def test_a_change_of_labels_is_not_a_new_generation(store: Store) -> None:
     made = await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, {"metadata": {"labels": {"a": "1"}}})
+    outcome = await store.patch(GADGET, BLOCK, {"metadata": {"labels": {"a": "1"}}})
     assert isinstance(outcome, Stored)
     assert outcome.object.metadata.generation == made.metadata.generation
     assert outcome.object.resource_version != made.resource_version
 
 
 async def test_patch_and_delete_of_nothing_are_missing(store: Store) -> None:
-    assert await store.patch(IP_BLOCK, BLOCK, epoch(2)) == Missing()
-    assert await store.patch(IP_BLOCK, BLOCK, epoch(2), resource_version="5") == Missing()
-    assert await store.delete(IP_BLOCK, BLOCK) == Missing()
+    assert await store.patch(GADGET, BLOCK, epoch(2)) == Missing()
+    assert await store.patch(GADGET, BLOCK, epoch(2), resource_version="5") == Missing()
+    assert await store.delete(GADGET, BLOCK) == Missing()
 
 
 async def test_a_patch_that_the_schema_forbids_is_refused(store: Store) -> None:
     made = await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, {"spec": {"epoch": "many"}})
+    outcome = await store.patch(GADGET, BLOCK, {"spec": {"epoch": "many"}})
     assert isinstance(outcome, Refused)
     assert outcome.status == 422
-    assert await store.get(IP_BLOCK, BLOCK) == made
+    assert await store.get(GADGET, BLOCK) == made
 
 
 async def test_the_wrong_name_in_a_patch_is_refused(store: Store) -> None:
     await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, {"metadata": {"name": "ip4-10-6-0-0"}})
+    outcome = await store.patch(GADGET, BLOCK, {"metadata": {"name": "ip4-10-6-0-0"}})
     assert isinstance(outcome, Refused)
 
 
 async def test_delete_removes_and_the_name_is_free_with_a_new_uid(store: Store) -> None:
     first = await stored(store, block())
-    assert await store.delete(IP_BLOCK, BLOCK) == Deleted()
-    assert await store.get(IP_BLOCK, BLOCK) is None
+    assert await store.delete(GADGET, BLOCK) == Deleted()
+    assert await store.get(GADGET, BLOCK) is None
     second = await stored(store, block())
     assert second.uid != first.uid
     assert int(second.resource_version) > int(first.resource_version)
@@ -159,45 +160,45 @@ async def test_delete_removes_and_the_name_is_free_with_a_new_uid(store: Store) 
 
 async def test_delete_preconditions_protect_what_was_not_seen(store: Store) -> None:
     made = await stored(store, block())
-    changed = await store.patch(IP_BLOCK, BLOCK, epoch(2))
+    changed = await store.patch(GADGET, BLOCK, epoch(2))
     assert isinstance(changed, Stored)
-    by_version = await store.delete(IP_BLOCK, BLOCK, resource_version=made.resource_version)
-    by_uid = await store.delete(IP_BLOCK, BLOCK, uid="00000000-0000-0000-0000-000000000000")
+    by_version = await store.delete(GADGET, BLOCK, resource_version=made.resource_version)
+    by_uid = await store.delete(GADGET, BLOCK, uid="00000000-0000-0000-0000-000000000000")
     assert isinstance(by_version, Conflict)
     assert isinstance(by_uid, Conflict)
-    assert await store.get(IP_BLOCK, BLOCK) == changed.object
+    assert await store.get(GADGET, BLOCK) == changed.object
     now = changed.object
-    assert await store.delete(IP_BLOCK, BLOCK, uid=now.uid, resource_version=now.resource_version) == Deleted()
+    assert await store.delete(GADGET, BLOCK, uid=now.uid, resource_version=now.resource_version) == Deleted()
 
 
 async def test_an_object_with_finalizers_is_marked_then_goes_with_the_last_of_them(store: Store) -> None:
     await stored(store, block(finalizers=("nephila.io/hold",)))
-    marked = await store.delete(IP_BLOCK, BLOCK)
+    marked = await store.delete(GADGET, BLOCK)
     assert isinstance(marked, Stored)
     assert marked.object.deleting
-    assert await store.create(IP_BLOCK, block()) == Exists()
-    refused = await store.patch(IP_BLOCK, BLOCK, {"metadata": {"finalizers": ["nephila.io/hold", "nephila.io/more"]}})
+    assert await store.create(GADGET, block()) == Exists()
+    refused = await store.patch(GADGET, BLOCK, {"metadata": {"finalizers": ["nephila.io/hold", "nephila.io/more"]}})
     assert isinstance(refused, Refused)
-    released = await store.patch(IP_BLOCK, BLOCK, {"metadata": {"finalizers": None}})
+    released = await store.patch(GADGET, BLOCK, {"metadata": {"finalizers": None}})
     assert isinstance(released, Stored)
-    assert await store.get(IP_BLOCK, BLOCK) is None
+    assert await store.get(GADGET, BLOCK) is None
 
 
 async def test_status_and_spec_are_written_apart(store: Store) -> None:
-    made = await store.create(IP_NODE, IPNode(metadata=ObjectMeta(name="n1"), spec=IPNodeSpec()))
+    made = await store.create(GAUGE, Gauge(metadata=ObjectMeta(name="n1")))
     assert isinstance(made, Stored)
-    ignored = await store.patch(IP_NODE, "n1", {"status": {"version": "9"}})
+    ignored = await store.patch(GAUGE, "n1", {"status": {"version": "9"}})
     assert ignored == Stored(made.object)
     written = await store.patch(
-        IP_NODE, "n1", {"status": {"version": "1"}, "metadata": {"labels": {"a": "1"}}}, subresource="status"
+        GAUGE, "n1", {"status": {"version": "1"}, "metadata": {"labels": {"a": "1"}}}, subresource="status"
     )
     assert isinstance(written, Stored)
     assert written.object.metadata.generation == made.object.metadata.generation
-    now = await store.get(IP_NODE, "n1")
+    now = await store.get(GAUGE, "n1")
     assert now is not None
     assert getattr(now.status, "version", None) == "1"
     stale = await store.patch(
-        IP_NODE,
+        GAUGE,
         "n1",
         {"status": {"version": "2"}},
         resource_version=made.object.resource_version,
@@ -208,45 +209,45 @@ async def test_status_and_spec_are_written_apart(store: Store) -> None:
 
 async def test_a_kind_without_status_has_no_status_subresource(store: Store) -> None:
     await stored(store, block())
-    outcome = await store.patch(IP_BLOCK, BLOCK, {"status": {}}, subresource="status")
+    outcome = await store.patch(GADGET, BLOCK, {"status": {}}, subresource="status")
     assert isinstance(outcome, Refused)
     assert outcome.status == 404
 
 
 async def test_lists_select_by_namespace_label_and_field(store: Store) -> None:
-    for namespace, name, app in (("a", "p1", "web"), ("a", "p2", "db"), ("b", "p1", "web")):
-        new = SpiderEndpoint(metadata=ObjectMeta(namespace=namespace, name=name, labels={"app": app}))
-        assert isinstance(await store.create(ENDPOINT, new), Stored)
+    for namespace, name, app in ((A, "p1", "web"), (A, "p2", "db"), (B, "p1", "web")):
+        new = Part(metadata=ObjectMeta(namespace=namespace, name=name, labels={"app": app}))
+        assert isinstance(await store.create(PART, new), Stored)
 
     async def keys(**selection: str) -> list[tuple[str, str]]:
-        listing = await store.list(ENDPOINT, **selection)
+        listing = await store.list(PART, **selection)
         return sorted((item.namespace, item.name) for item in listing.items)
 
-    assert await keys() == [("a", "p1"), ("a", "p2"), ("b", "p1")]
-    assert await keys(namespace="a") == [("a", "p1"), ("a", "p2")]
-    assert await keys(labels="app=web") == [("a", "p1"), ("b", "p1")]
-    assert await keys(labels="app!=web") == [("a", "p2")]
-    assert await keys(labels="app in (web, db),!other", namespace="b") == [("b", "p1")]
-    assert await keys(labels="app notin (web)") == [("a", "p2")]
-    assert await keys(fields="metadata.name=p1") == [("a", "p1"), ("b", "p1")]
-    assert await keys(fields="metadata.name=p1", namespace="b") == [("b", "p1")]
+    assert await keys() == [(A, "p1"), (A, "p2"), (B, "p1")]
+    assert await keys(namespace=A) == [(A, "p1"), (A, "p2")]
+    assert await keys(labels="app=web") == [(A, "p1"), (B, "p1")]
+    assert await keys(labels="app!=web") == [(A, "p2")]
+    assert await keys(labels="app in (web, db),!other", namespace=B) == [(B, "p1")]
+    assert await keys(labels="app notin (web)") == [(A, "p2")]
+    assert await keys(fields="metadata.name=p1") == [(A, "p1"), (B, "p1")]
+    assert await keys(fields="metadata.name=p1", namespace=B) == [(B, "p1")]
     assert await keys(fields="metadata.name=none") == []
 
 
 async def test_long_lists_are_complete_and_of_one_version(store: Store) -> None:
     for at in range(0, 1_100, 100):
         await asyncio.gather(*(stored(store, block(f"ip4-{at + i}")) for i in range(100)))
-    listing = await store.list(IP_BLOCK)
+    listing = await store.list(GADGET)
     assert len({item.name for item in listing.items}) == len(listing.items) == 1_100
     assert int(listing.resource_version) >= max(int(item.resource_version) for item in listing.items)
 
 
 async def test_a_malformed_selector_is_rejected(store: Store) -> None:
     with pytest.raises(Rejected):
-        await store.list(IP_BLOCK, labels="=,=")
+        await store.list(GADGET, labels="=,=")
 
 
-async def taken(events: AsyncIterator[WatchEvent[IPBlock]], count: int) -> list[tuple[EventType, str, int]]:
+async def taken(events: AsyncIterator[WatchEvent[Gadget]], count: int) -> list[tuple[EventType, str, int]]:
     """The next `count` events that are not bookmarks, as (type, name, epoch)."""
     found: list[tuple[EventType, str, int]] = []
     async with asyncio.timeout(10):
@@ -263,13 +264,13 @@ async def taken(events: AsyncIterator[WatchEvent[IPBlock]], count: int) -> list[
 
 async def test_a_watch_tells_everything_after_its_version_in_order(store: Store) -> None:
     await stored(store, block("before"))
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     await stored(store, block("a"))
-    await store.patch(IP_BLOCK, "a", epoch(2))
-    await store.patch(IP_BLOCK, "a", epoch(2))
-    await store.delete(IP_BLOCK, "a")
+    await store.patch(GADGET, "a", epoch(2))
+    await store.patch(GADGET, "a", epoch(2))
+    await store.delete(GADGET, "a")
     await stored(store, block("a", epoch=5))
-    events = store.watch(IP_BLOCK, resource_version=since, timeout_s=30)
+    events = store.watch(GADGET, resource_version=since, timeout_s=30)
     assert await taken(events, 4) == [
         (EventType.ADDED, "a", 1),
         (EventType.MODIFIED, "a", 2),
@@ -279,31 +280,31 @@ async def test_a_watch_tells_everything_after_its_version_in_order(store: Store)
 
 
 async def test_a_watch_tells_what_happens_while_it_is_open(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
-    waiting = asyncio.create_task(taken(store.watch(IP_BLOCK, resource_version=since, timeout_s=30), 2))
+    since = (await store.list(GADGET)).resource_version
+    waiting = asyncio.create_task(taken(store.watch(GADGET, resource_version=since, timeout_s=30), 2))
     await asyncio.sleep(0.05)
     await stored(store, block("a"))
-    await store.patch(IP_BLOCK, "a", epoch(2))
+    await store.patch(GADGET, "a", epoch(2))
     assert await waiting == [(EventType.ADDED, "a", 1), (EventType.MODIFIED, "a", 2)]
 
 
 async def test_a_watch_goes_on_from_any_version_it_has_told(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     made = await stored(store, block("a"))
-    await store.delete(IP_BLOCK, "a")
-    events = store.watch(IP_BLOCK, resource_version=made.resource_version, timeout_s=30)
+    await store.delete(GADGET, "a")
+    events = store.watch(GADGET, resource_version=made.resource_version, timeout_s=30)
     assert await taken(events, 1) == [(EventType.DELETED, "a", 1)]
-    events = store.watch(IP_BLOCK, resource_version=since, timeout_s=30)
+    events = store.watch(GADGET, resource_version=since, timeout_s=30)
     assert len(await taken(events, 2)) == 2
 
 
 async def test_through_a_selector_objects_come_and_go_as_they_match(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     await stored(store, block("a"))
-    await store.patch(IP_BLOCK, "a", {"metadata": {"labels": {"see": "me"}}})
-    await store.patch(IP_BLOCK, "a", epoch(2))
-    await store.patch(IP_BLOCK, "a", {"metadata": {"labels": {"see": None}}})
-    events = store.watch(IP_BLOCK, labels="see=me", resource_version=since, timeout_s=30)
+    await store.patch(GADGET, "a", {"metadata": {"labels": {"see": "me"}}})
+    await store.patch(GADGET, "a", epoch(2))
+    await store.patch(GADGET, "a", {"metadata": {"labels": {"see": None}}})
+    events = store.watch(GADGET, labels="see=me", resource_version=since, timeout_s=30)
     assert [type_ for type_, _, _ in await taken(events, 3)] == [
         EventType.ADDED,
         EventType.MODIFIED,
@@ -312,24 +313,24 @@ async def test_through_a_selector_objects_come_and_go_as_they_match(store: Store
 
 
 async def test_a_watch_of_one_name_sees_only_that(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     waiting = asyncio.create_task(
-        taken(store.watch(IP_BLOCK, fields="metadata.name=b", resource_version=since, timeout_s=30), 2)
+        taken(store.watch(GADGET, fields="metadata.name=b", resource_version=since, timeout_s=30), 2)
     )
     await asyncio.sleep(0.05)
     for name in ("a", "b", "c"):
         await stored(store, block(name))
-    await store.delete(IP_BLOCK, "a")
-    await store.delete(IP_BLOCK, "b")
+    await store.delete(GADGET, "a")
+    await store.delete(GADGET, "b")
     assert await waiting == [(EventType.ADDED, "b", 1), (EventType.DELETED, "b", 1)]
 
 
 async def test_deletion_by_finalizer_is_told_as_changed_and_then_gone(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     await stored(store, block("a", finalizers=("nephila.io/hold",)))
-    await store.delete(IP_BLOCK, "a")
-    await store.patch(IP_BLOCK, "a", {"metadata": {"finalizers": None}})
-    events = store.watch(IP_BLOCK, resource_version=since, timeout_s=30)
+    await store.delete(GADGET, "a")
+    await store.patch(GADGET, "a", {"metadata": {"finalizers": None}})
+    events = store.watch(GADGET, resource_version=since, timeout_s=30)
     assert [type_ for type_, _, _ in await taken(events, 3)] == [
         EventType.ADDED,
         EventType.MODIFIED,
@@ -338,13 +339,19 @@ async def test_deletion_by_finalizer_is_told_as_changed_and_then_gone(store: Sto
 
 
 async def test_a_watch_ends_by_itself(store: Store) -> None:
-    since = (await store.list(IP_BLOCK)).resource_version
+    since = (await store.list(GADGET)).resource_version
     async with asyncio.timeout(10):
-        seen = [event async for event in store.watch(IP_BLOCK, resource_version=since, timeout_s=1)]
+        seen = [event async for event in store.watch(GADGET, resource_version=since, timeout_s=1)]
     assert all(event.type is EventType.BOOKMARK for event in seen)
 
 
-async def test_a_watch_from_a_forgotten_version_is_gone(store: Store, compact: None) -> None:
-    del compact
+async def test_a_watch_from_a_forgotten_version_is_gone(subject: Subject) -> None:
+    store = subject.store
+    made = await stored(store, block())
+    await store.delete(GADGET, BLOCK)
+    subject.compact()
     with pytest.raises(Gone):
-        await taken(store.watch(IP_BLOCK, resource_version="1", timeout_s=5), 1)
+        await taken(store.watch(GADGET, resource_version=made.resource_version, timeout_s=5), 1)
+    since = (await store.list(GADGET)).resource_version
+    await stored(store, block("a"))
+    assert await taken(store.watch(GADGET, resource_version=since, timeout_s=30), 1) == [(EventType.ADDED, "a", 1)]
