@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import shutil
 import sqlite3
+import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ PROCESSES_AT_ONCE = 16
 COMMAND_TIMEOUT_S = 15.0
 PING_WAIT_S = 3
 ENDPOINT_TIMEOUT_S = 15.0
+HELD_TIMEOUT_S = 5.0
 Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -221,23 +224,54 @@ def kept(before: Iterable[LivePod], after: Iterable[LivePod]) -> list[str]:
     ]
 
 
-def held(journals: Mapping[str, Path], pods: Iterable[LivePod]) -> list[str]:
-    """I7: the agents' journals hold exactly the live pods' addresses: nothing more is kept, nothing is forgotten."""
+async def held(journals: Mapping[str, Path], pods: Sequence[LivePod]) -> list[str]:
+    """I7: the agents' journals hold exactly the live pods' addresses: nothing more is kept, nothing is forgotten.
+
+    A DEL that was spooled while an agent was away is replayed within a second of its return, hence up to 5 s of patience.
+    """
+    problems: list[str] = []
+    for _ in range(int(HELD_TIMEOUT_S / 0.25)):
+        problems = _held_now(journals, pods)
+        if not problems:
+            break
+        await asyncio.sleep(0.25)
+    return problems
+
+
+def _held_now(journals: Mapping[str, Path], pods: Iterable[LivePod]) -> list[str]:
     live = Counter((pod.node, address) for pod in pods for address in _plain(pod.addresses))
-    kept_by = Counter((node, address) for node, path in journals.items() for address in journal_addresses(path))
-    more = [f"the journal of {node} still holds {address}" for node, address in (kept_by - live)]
-    less = [f"the journal of {node} does not know {address}, which a pod uses" for node, address in (live - kept_by)]
+    known = Counter((node, address) for node, path in journals.items() for address in journal_addresses(path))
+    more = [f"the journal of {node} still holds {address}" for node, address in (known - live)]
+    less = [f"the journal of {node} does not know {address}, which a pod uses" for node, address in (live - known)]
     return more + less
 
 
 def journal_addresses(path: Path) -> list[str]:
-    """The allocated addresses in an agent's journal, read while the agent runs. Raises sqlite3.Error, ValueError."""
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5)) as database:
-        rows = database.execute("SELECT family, value FROM attachments").fetchall()
+    """The allocated addresses in an agent's journal, which its owner locks: read from a copy taken while nothing was written.
+
+    Raises TimeoutError if it never stood still, sqlite3.Error if it cannot be read.
+    """
+    with tempfile.TemporaryDirectory(prefix="nephila-lab-") as folder:
+        copy = _still_copy(path, Path(folder))
+        with contextlib.closing(sqlite3.connect(copy, timeout=5)) as database:
+            rows = database.execute("SELECT family, value FROM attachments").fetchall()
     return [
         str(ipaddress.IPv4Address(int(value)) if family == 4 else ipaddress.IPv6Address(int(value)))
         for family, value in rows
     ]
+
+
+def _still_copy(path: Path, folder: Path) -> Path:
+    """Database and write-ahead log belong together, so both must be the same before and after the copying."""
+    files = [path, path.with_name(f"{path.name}-wal")]
+    for _ in range(50):
+        before = [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()]
+        for file in files:
+            if file.exists():
+                shutil.copyfile(file, folder / file.name)
+        if before == [(file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.exists()]:
+            return folder / path.name
+    raise TimeoutError(f"{path} never stood still")
 
 
 def _plain(addresses: Iterable[str]) -> list[str]:

@@ -68,7 +68,7 @@ class Run:
             finding.problems += checks.match_status(pods, lab.cluster.pods())
             finding.problems += await checks.in_pools(lab.api, pods)
             finding.problems += await checks.match_endpoints(lab.api, pods)
-            finding.problems += checks.held(lab.journals(), pods)
+            finding.problems += await checks.held(lab.journals(), pods)
             pings = await checks.ping(pods, PINGING_PODS)
             self.tally.pings_sent += pings.sent
             self.tally.pings_lost += len(pings.lost)

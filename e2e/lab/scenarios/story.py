@@ -76,5 +76,5 @@ async def everything_released(run: Run) -> None:
         await lab.cluster.wait_until(
             lambda: not lab.cluster.pods() and lab.cluster.settled(), SETTLE_S, lab.cluster.describe
         )
-        finding.problems += checks.held(lab.journals(), [])
+        finding.problems += await checks.held(lab.journals(), [])
         finding.problems += await checks.match_endpoints(lab.api, [])

@@ -151,11 +151,16 @@ def _values(texts: list[str]) -> list[int]:
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--config", type=Path, required=True)
-    config = yaml.safe_load(parser.parse_args().config.read_text())
+    parser.add_argument(
+        "--share", type=int, help="which third to use, instead of one's own: a double allocation in waiting"
+    )
+    options = parser.parse_args()
+    config = yaml.safe_load(options.config.read_text())
     socket = Path(config["socket"])
     socket.unlink(missing_ok=True)
     async with Api(config["api"]["url"], "fake-agent") as api:
         agent = FakeAgent(config, api)
+        agent.share = agent.share if options.share is None else options.share
         spool = socket.parent / "spool"
         for file in sorted(spool.glob("*.del")):
             lines = file.read_text().splitlines()
