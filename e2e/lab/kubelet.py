@@ -183,6 +183,7 @@ class Kubelet:
             "startTime": now,
             "podIPs": [{"ip": ip} for ip in ips],
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+            "containerStatuses": [_running_container(item, now) for item in worker.pod["spec"].get("containers") or ()],
         }
         if ips:
             status["podIP"] = ips[0]
@@ -250,6 +251,11 @@ class Kubelet:
             error,
         )
         self._ledger.record(call)
+
+
+def _running_container(container: Object, since: str) -> Object:
+    names = {"name": container["name"], "image": container["image"], "imageID": "", "containerID": "lab://none"}
+    return {**names, "ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": since}}}
 
 
 def _backoff_s(attempt: int) -> float:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,7 @@ NODE = "node-1"
 CONTAINER = "0123456789abcdef" * 4
 CODES_EXPECTED = {
     "broken JSON": {6},
-    "JSON that is no object": {6, 7},
+    "a key of the wrong type": {6, 7},
     "a CNI version nobody speaks": {1},
     "no CNI_CONTAINERID": {4},
     "no CNI_NETNS": {4},
@@ -53,13 +53,17 @@ EMPTY_POOL: Object = {
 }
 
 
+def _encoded(good: Object) -> bytes:
+    return json.dumps(good).encode()
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`environment` replaces variables of a good call; None removes one."""
+    """`stdin` spoils a good configuration; `environment` replaces variables of a good call; None removes one."""
 
     name: str
     environment: Mapping[str, str | None] = field(default_factory=dict)
-    stdin: bytes | None = None
+    stdin: Callable[[Object], bytes] = _encoded
     socket: Path | None = None
     pod: str = ""
 
@@ -84,10 +88,11 @@ async def run(run: Run) -> None:
 
 
 def _cases(silent: Path, absent: Path) -> Iterator[Case]:
-    yield Case("broken JSON", stdin=b'{"cniVersion": "1.0.0", "name": ')
-    yield Case("JSON that is no object", stdin=b'["cniVersion"]')
+    yield Case("broken JSON", stdin=lambda good: json.dumps(good).encode()[:-1])
+    yield Case("a key of the wrong type", stdin=lambda good: json.dumps({**good, "name": 7}).encode())
+    yield Case("a CNI version nobody speaks", stdin=lambda good: json.dumps({**good, "cniVersion": "9.9.9"}).encode())
     yield Case(
-        "a CNI version nobody speaks", stdin=b'{"cniVersion": "9.9.9", "name": "underlay", "ipam": {"type": "nephila"}}'
+        "a configuration of more than 64 KiB", stdin=lambda good: json.dumps({**good, "filler": "x" * 70_000}).encode()
     )
     for variable in ("CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME"):
         yield Case(f"no {variable}", {variable: None})
@@ -103,10 +108,6 @@ def _cases(silent: Path, absent: Path) -> Iterator[Case]:
     yield Case("an annotation that is not JSON", pod="bad-annotation")
     yield Case("a socket that does not answer", socket=silent)
     yield Case("a socket that is not there", socket=absent)
-    yield Case(
-        "a configuration of more than 64 KiB",
-        stdin=json.dumps({"cniVersion": "1.0.0", "filler": "x" * 70_000}).encode(),
-    )
 
 
 async def _bare_pod(run: Run, name: str, annotation: str) -> Object:
@@ -131,22 +132,9 @@ async def _try(agent: Agent, sandbox: Path, case: Case, pods: Mapping[str, Objec
         **case.environment,
     }
     ipam = {"type": "nephila", "ipam_unix_socket_path": str(case.socket or agent.socket)}
-    good = json.dumps(
-        {"cniVersion": "1.0.0", "name": "underlay", "type": "macvlan", "master": "ul0", "ipam": ipam}
-    ).encode()
+    good: Object = {"cniVersion": "1.0.0", "name": "underlay", "type": "macvlan", "master": "ul0", "ipam": ipam}
     environment = {name: value for name, value in variables.items() if value is not None}
-    stdin = case.stdin
-    if stdin is not None and b'"ipam"' in stdin:
-        stdin = stdin.replace(b'{"type": "nephila"}', json.dumps(ipam).encode())
-    elif (
-        stdin is not None
-    ):  # the socket cannot be named there: the shim falls back to its default, so it must fail by itself or reach nobody
-        stdin = (
-            stdin.replace(b'"cniVersion"', f'"ipam": {json.dumps(ipam)}, "cniVersion"'.encode(), 1)
-            if stdin.startswith(b"{")
-            else stdin
-        )
-    status, output, _ = await agent.executor.execute("nephila", good if stdin is None else stdin, environment)
+    status, output, _ = await agent.executor.execute("nephila", case.stdin(good), environment)
     return [f"{case.name}: {problem}" for problem in judge(status, output, CODES_EXPECTED[case.name])]
 
 
