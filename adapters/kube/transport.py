@@ -6,7 +6,7 @@ not know.
 
 Imported the usual way, that is 54 MiB of resident memory, because `kubernetes/__init__.py` and
 `kubernetes/aio/__init__.py` import every convenience they offer (two HTTP stacks, dynamic client, leader election,
-informers). `_umbrellas_closed` imports the same submodules without running those two files (and
+informers). `bare_packages` imports the same submodules without running those two files (and
 `config/__init__.py`): 36 MiB, of which asyncio, aiohttp and msgspec are 34.
 """
 
@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,32 +24,12 @@ from urllib.parse import urlencode
 import aiohttp
 import yarl
 
+from adapters.bareimport import bare_packages
+
 _UMBRELLAS = ("kubernetes", "kubernetes.aio", "kubernetes.aio.config")
 
 
-@contextlib.contextmanager
-def _umbrellas_closed() -> Iterator[None]:
-    """Make submodules of `_UMBRELLAS` importable without running those packages' `__init__`.
-
-    Afterwards the bare packages are forgotten again, so that whoever imports `kubernetes` properly gets all of it.
-    """
-    bare = []
-    for name in _UMBRELLAS:
-        if name in sys.modules:
-            continue
-        spec = importlib.util.find_spec(name)
-        if spec is None:
-            raise ModuleNotFoundError(f"{name} is not installed; nephila needs the package kubernetes 37.0.2")
-        sys.modules[name] = importlib.util.module_from_spec(spec)
-        bare.append(name)
-    try:
-        yield
-    finally:
-        for name in bare:
-            sys.modules.pop(name, None)
-
-
-with _umbrellas_closed():
+with bare_packages(*_UMBRELLAS):
     from kubernetes.aio.client.configuration import Configuration
     from kubernetes.aio.client.rest import RESTClientObject
 
@@ -324,7 +302,7 @@ async def _load(source: Source) -> Any:
             if token:
                 configuration.api_key["BearerToken"] = f"Bearer {token}"
         case InCluster(directory):
-            with _umbrellas_closed():
+            with bare_packages(*_UMBRELLAS):
                 from kubernetes.aio.config.config_exception import ConfigException
                 from kubernetes.aio.config.incluster_config import InClusterConfigLoader
             try:
@@ -332,7 +310,7 @@ async def _load(source: Source) -> Any:
             except ConfigException as error:
                 raise ValueError(f"in-cluster credentials: {error}") from error
         case Kubeconfig(path, context):
-            with _umbrellas_closed():
+            with bare_packages(*_UMBRELLAS):
                 from kubernetes.aio.config.config_exception import ConfigException
                 from kubernetes.aio.config.kube_config import load_kube_config
             try:
