@@ -16,7 +16,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     if arguments.crds is not None:
         server.install_crds(arguments.crds)
     if arguments.kubeconfig is not None:
-        arguments.kubeconfig.write_text(server.kubeconfig())  # noqa: ASYNC240 - once, before anything is served
+        arguments.kubeconfig.write_text(server.kubeconfig())
     print(server.url, flush=True)
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()

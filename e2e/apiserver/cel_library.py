@@ -8,6 +8,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -135,7 +136,7 @@ def _last_index_of(value: Any, item: Any) -> int:
 
 
 def _is_sorted(values: list[Any]) -> bool:
-    return all(left <= right for left, right in zip(values, values[1:], strict=False))
+    return all(left <= right for left, right in pairwise(values))
 
 
 def _char_at(text: str, index: int) -> str:

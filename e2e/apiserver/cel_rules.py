@@ -20,12 +20,72 @@ from e2e.apiserver.errors import Cause, Obj
 from e2e.apiserver.schema import Node, SchemaError, copied
 
 _BUILT_IN = frozenset(
-    "size has all exists exists_one map filter contains startsWith endsWith matches int uint double string bool bytes type timestamp "
-    "duration dyn of none value hasValue orValue or optMap getFullYear getMonth getDate getHours getMinutes getSeconds getDayOfWeek "
-    "getDayOfMonth getDayOfYear getMilliseconds abs".split()
+    [
+        "size",
+        "has",
+        "all",
+        "exists",
+        "exists_one",
+        "map",
+        "filter",
+        "contains",
+        "startsWith",
+        "endsWith",
+        "matches",
+        "int",
+        "uint",
+        "double",
+        "string",
+        "bool",
+        "bytes",
+        "type",
+        "timestamp",
+        "duration",
+        "dyn",
+        "of",
+        "none",
+        "value",
+        "hasValue",
+        "orValue",
+        "or",
+        "optMap",
+        "getFullYear",
+        "getMonth",
+        "getDate",
+        "getHours",
+        "getMinutes",
+        "getSeconds",
+        "getDayOfWeek",
+        "getDayOfMonth",
+        "getDayOfYear",
+        "getMilliseconds",
+        "abs",
+    ]
 )
 _RESERVED = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var void while".split()
+    [
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ]
 )
 _REASONS = frozenset({"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"})
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")

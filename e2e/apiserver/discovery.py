@@ -215,6 +215,20 @@ def openapi_v3_index(registry: Registry) -> Obj:
     return {"paths": paths}
 
 
+def openapi(registry: Registry, place: list[str]) -> Obj | None:
+    """The document at /openapi/…, if there is one."""
+    match place:
+        case ["v2"]:
+            return openapi_v2(registry)
+        case ["v3"]:
+            return openapi_v3_index(registry)
+        case ["v3", "api", version]:
+            return openapi_v3(registry, "", version)
+        case ["v3", "apis", group, version]:
+            return openapi_v3(registry, group, version)
+    return None
+
+
 def openapi_v2(registry: Registry) -> Obj:
     """Definitions only of the custom kinds; enough for clients that merely want the document to exist."""
     definitions: dict[str, Any] = {_schema_name(resource): _openapi_schema(resource) for resource in registry.all()}

@@ -89,14 +89,8 @@ class Api:
                 return discovery.resource_list(registry, "", version)
             case ["apis", group, version]:
                 return discovery.resource_list(registry, group, version)
-            case ["openapi", "v2"]:
-                return discovery.openapi_v2(registry)
-            case ["openapi", "v3"]:
-                return discovery.openapi_v3_index(registry)
-            case ["openapi", "v3", "api", version]:
-                return discovery.openapi_v3(registry, "", version)
-            case ["openapi", "v3", "apis", group, version]:
-                return discovery.openapi_v3(registry, group, version)
+            case ["openapi", *rest]:
+                return discovery.openapi(registry, rest)
             case [""]:
                 return {"paths": ["/api", "/apis", "/healthz", "/openapi/v2", "/openapi/v3", "/version"]}
         return None

@@ -86,7 +86,7 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def _from_yaml(data: bytes) -> Any:
-    return yaml.load(data, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return yaml.load(data, Loader=_Loader)
 
 
 def load_documents(text: str) -> list[Any]:

@@ -17,8 +17,19 @@ from e2e.apiserver.schema import Node
 
 Path = tuple[str, ...]
 _UNMANAGED_METADATA = frozenset(
-    "managedFields resourceVersion uid creationTimestamp generation selfLink deletionTimestamp name namespace "
-    "deletionGracePeriodSeconds generateName".split()
+    [
+        "managedFields",
+        "resourceVersion",
+        "uid",
+        "creationTimestamp",
+        "generation",
+        "selfLink",
+        "deletionTimestamp",
+        "name",
+        "namespace",
+        "deletionGracePeriodSeconds",
+        "generateName",
+    ]
 )
 MAX_UPDATE_MANAGERS = 10
 

@@ -178,20 +178,19 @@ def strategic(target: Any, patch: Any) -> Any:
         if name.startswith("$deleteFromPrimitiveList/"):
             field = name.partition("/")[2]
             result[field] = [item for item in result.get(field) or [] if item not in value]
-        elif name.startswith("$"):
-            continue
         elif value is None:
             result.pop(name, None)
-        elif isinstance(value, list):
-            result[name] = _merge_list(name, result.get(name) or [], value)
-        else:
-            result[name] = strategic(result.get(name), value)
+        elif not name.startswith("$"):
+            result[name] = _merge_value(name, result.get(name), value)
     for name, order in patch.items():
-        if name.startswith("$setElementOrder/"):
-            field = name.partition("/")[2]
-            if isinstance(result.get(field), list):
-                result[field] = _ordered(field, result[field], order)
+        field = name.removeprefix("$setElementOrder/")
+        if field != name and isinstance(result.get(field), list):
+            result[field] = _ordered(field, result[field], order)
     return result
+
+
+def _merge_value(field: str, target: Any, patch: Any) -> Any:
+    return _merge_list(field, target or [], patch) if isinstance(patch, list) else strategic(target, patch)
 
 
 def _merge_list(field: str, target: list[Any], patch: list[Any]) -> list[Any]:

@@ -35,12 +35,12 @@ def violations(pod: Obj) -> list[Cause]:
     containers = spec.get("containers") if isinstance(spec, dict) else None
     if not containers:
         return [Cause("FieldValueRequired", "Required value", "spec.containers")]
-    causes = []
-    for index, container in enumerate(containers):
-        for name in ("name", "image"):
-            if not container.get(name):
-                causes.append(Cause("FieldValueRequired", "Required value", f"spec.containers[{index}].{name}"))
-    return causes
+    return [
+        Cause("FieldValueRequired", "Required value", f"spec.containers[{index}].{name}")
+        for index, container in enumerate(containers)
+        for name in ("name", "image")
+        if not container.get(name)
+    ]
 
 
 def check_update(old: Obj, new: Obj) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -55,26 +55,10 @@ class SchemaError(ValueError):
 
 def compile_schema(raw: Obj, path: str = "openAPIV3Schema") -> Node:
     """Raises SchemaError for what a structural schema may not contain."""
-    if "$ref" in raw:
-        raise SchemaError(f"{path}.$ref: Forbidden: $ref is not supported")
-    if raw.get("uniqueItems"):
-        raise SchemaError(f"{path}.uniqueItems: Forbidden: uniqueItems cannot be set to true")
+    _check_structure(raw, path)
     int_or_string = raw.get("x-kubernetes-int-or-string", False)
     preserve = raw.get("x-kubernetes-preserve-unknown-fields", False)
-    kind = raw.get("type", "")
-    if not kind and not int_or_string and not preserve:
-        raise SchemaError(f"{path}.type: Required value: must not be empty for specified {path}")
-    if kind and kind not in _JSON_TYPES:
-        raise SchemaError(f'{path}.type: Unsupported value: "{kind}"')
-    additional = raw.get("additionalProperties")
-    if additional is not None and raw.get("properties"):
-        raise SchemaError(f"{path}.additionalProperties: Forbidden: mutually exclusive with properties")
-    if kind == "array" and not isinstance(raw.get("items"), dict):
-        raise SchemaError(f"{path}.items: Required value: must be specified")
-    if preserve is False and "x-kubernetes-preserve-unknown-fields" in raw:
-        raise SchemaError(
-            f"{path}.x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined"
-        )
+    kind, additional = raw.get("type", ""), raw.get("additionalProperties")
     try:
         pattern = re.compile(raw["pattern"]) if raw.get("pattern") else None
     except re.error as exc:
@@ -102,6 +86,29 @@ def compile_schema(raw: Obj, path: str = "openAPIV3Schema") -> Node:
     children = [*node.properties.values(), *filter(None, (node.items, node.additional))]
     node.has_defaults = "default" in raw or any(child.has_defaults for child in children)
     return node
+
+
+def _check_structure(raw: Obj, path: str) -> None:
+    if "$ref" in raw:
+        raise SchemaError(f"{path}.$ref: Forbidden: $ref is not supported")
+    if raw.get("uniqueItems"):
+        raise SchemaError(f"{path}.uniqueItems: Forbidden: uniqueItems cannot be set to true")
+    int_or_string = raw.get("x-kubernetes-int-or-string", False)
+    preserve = raw.get("x-kubernetes-preserve-unknown-fields", False)
+    kind = raw.get("type", "")
+    if not kind and not int_or_string and not preserve:
+        raise SchemaError(f"{path}.type: Required value: must not be empty for specified {path}")
+    if kind and kind not in _JSON_TYPES:
+        raise SchemaError(f'{path}.type: Unsupported value: "{kind}"')
+    additional = raw.get("additionalProperties")
+    if additional is not None and raw.get("properties"):
+        raise SchemaError(f"{path}.additionalProperties: Forbidden: mutually exclusive with properties")
+    if kind == "array" and not isinstance(raw.get("items"), dict):
+        raise SchemaError(f"{path}.items: Required value: must be specified")
+    if preserve is False and "x-kubernetes-preserve-unknown-fields" in raw:
+        raise SchemaError(
+            f"{path}.x-kubernetes-preserve-unknown-fields: Invalid value: false: must be true or undefined"
+        )
 
 
 def prune(node: Node, value: Any, path: str = "", unknown: list[str] | None = None) -> None:
@@ -193,10 +200,13 @@ def _wrong_type(node: Node, value: Any, path: str) -> Cause:
     return Cause("FieldValueTypeInvalid", message, path or "<nil>")
 
 
+def _require(names: Iterable[str], value: Obj, path: str, causes: list[Cause]) -> None:
+    missing = [name for name in names if name not in value]
+    causes += [Cause("FieldValueRequired", "Required value", f"{path}.{name}" if path else name) for name in missing]
+
+
 def _validate_object(node: Node, value: Obj, path: str, causes: list[Cause]) -> None:
-    for name in node.required:
-        if name not in value:
-            causes.append(Cause("FieldValueRequired", "Required value", f"{path}.{name}" if path else name))
+    _require(node.required, value, path, causes)
     for name, item in value.items():
         child = node.properties.get(name)
         if child is not None:
@@ -309,9 +319,7 @@ def _check_branch(node: Node, branch: Obj, value: Any, path: str, causes: list[C
     """A branch of a junctor says only value validations; structure comes from `node`."""
     _check_values(node, branch, value, path, causes)
     if isinstance(value, dict):
-        for name in branch.get("required", ()):
-            if name not in value:
-                causes.append(Cause("FieldValueRequired", "Required value", f"{path}.{name}" if path else name))
+        _require(branch.get("required", ()), value, path, causes)
         for name, sub in branch.get("properties", {}).items():
             child = node.properties.get(name)
             if child is not None and name in value:

@@ -63,10 +63,11 @@ class EmbeddedServer:
         )
         await self._runner.setup()
         site: web.BaseSite
-        if sock is not None:
-            site = web.SockSite(self._runner, sock, ssl_context=tls)
-        else:
-            site = web.TCPSite(self._runner, host, port, ssl_context=tls)
+        site = (
+            web.SockSite(self._runner, sock, ssl_context=tls)
+            if sock is not None
+            else web.TCPSite(self._runner, host, port, ssl_context=tls)
+        )
         await site.start()
         address = self._runner.addresses[0]
         scheme = "https" if tls is not None else "http"

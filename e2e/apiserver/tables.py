@@ -11,7 +11,7 @@ from e2e.apiserver.errors import Obj
 from e2e.apiserver.resources import Column, Resource
 
 _STEP = re.compile(
-    r"""\.(?P<field>(?:\\.|[^.\[\]\\])+)|\[\s*(?P<quote>['"])(?P<quoted>.*?)(?P=quote)\s*\]|\[(?P<index>-?\d+)\]"""
+    r"""\.(?P<field>(?:\\.|[^.\[\]\\])+)|\[(?P<index>-?\d+)\]"""
     r"""|\[(?P<star>\*)\]|\[\?\(@\.(?P<by>[\w.]+)\s*==\s*(?P<q2>['"])(?P<is>.*?)(?P=q2)\)\]"""
 )
 NAME = Column("Name", ".metadata.name", format="name", description="Name must be unique within a namespace.")
@@ -23,7 +23,8 @@ def compile_path(path: str) -> tuple[re.Match[str], ...]:
     text = path.strip()
     if text.startswith("{") and text.endswith("}"):
         text = text[1:-1]
-    text = text.removeprefix("$")
+    # A quoted key is itself read as a path, as Kubernetes does: dots in it must be escaped.
+    text = re.sub(r"\[\s*'([^']*)'\s*\]", r".\1", text.removeprefix("$"))
     steps: list[re.Match[str]] = []
     position = 0
     while position < len(text):
@@ -44,8 +45,8 @@ def find(obj: Any, steps: Iterable[re.Match[str]]) -> list[Any]:
 
 
 def _step(value: Any, step: re.Match[str]) -> list[Any]:
-    name = step["field"].replace("\\", "") if step["field"] else step["quoted"]
-    if name is not None:
+    if step["field"]:
+        name = step["field"].replace("\\", "")
         if name == "*" and isinstance(value, (dict, list)):
             return list(value.values()) if isinstance(value, dict) else value
         if isinstance(value, dict) and name in value:
@@ -239,10 +240,11 @@ def _definition(column: Column) -> Obj:
 
 def definitions(resource: Resource) -> list[Obj]:
     built_in = _BUILT_IN.get(resource.stored_as)
-    if built_in is not None:
-        rest = [Column(name, "", priority=priority) for name, _, priority in built_in]
-    else:
-        rest = list(resource.columns) or [AGE]
+    rest = (
+        [Column(name, "", priority=priority) for name, _, priority in built_in]
+        if built_in is not None
+        else list(resource.columns) or [AGE]
+    )
     shown = [_definition(column) for column in (NAME, *rest)]
     for one in shown:
         if one["type"] == "date" and resource.custom is None:

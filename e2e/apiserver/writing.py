@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from e2e.apiserver import custom, pods
+from e2e.apiserver.cel_rules import Evaluator
 from e2e.apiserver.errors import (
     MODIFIED,
     ApiError,
@@ -30,6 +31,9 @@ _LABEL_KEY = re.compile(r"([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 _SUFFIX = "".join(set(string.ascii_lowercase + string.digits) - set("aeiou013"))
 _PATH_NAMES = frozenset({"rbac.authorization.k8s.io"})  # names there may be any path segment
+_BLOCKING = frozenset(
+    {"FieldValueNotSupported", "FieldValueRequired", "FieldValueTooLong", "FieldValueTooMany", "FieldValueTypeInvalid"}
+)
 _STATUS_FROM_SERVER = (
     "uid",
     "creationTimestamp",
@@ -62,7 +66,11 @@ def _check_identity(resource: Resource, body: Any, namespace: str, name: str) ->
     if not isinstance(body, dict) or not isinstance(body.get("metadata", {}), dict):
         raise bad_request("the object provided is unrecognized: it must be a JSON object with metadata")
     if body.setdefault("kind", resource.kind) != resource.kind:
-        raise bad_request(f"the kind of the object ({body['kind']}) does not match the expected kind ({resource.kind})")
+        problem = f"the kind of the object ({body['kind']}) does not match the expected kind ({resource.kind})"
+        if resource.custom is None:
+            raise bad_request(problem)
+        cause = Cause("FieldValueInvalid", f'Invalid value: "{body["kind"]}": must be {resource.kind}', "kind")
+        raise invalid(resource.group, body["kind"], body.get("metadata", {}).get("name", ""), [cause])
     if body.setdefault("apiVersion", resource.api_version) != resource.api_version:
         given = body["apiVersion"]
         raise bad_request(
@@ -211,14 +219,23 @@ def _settle(resource: Resource, obj: Obj, old: Obj | None, write: Write) -> None
         fill_defaults(schema, obj)
         bare = {name: value for name, value in obj.items() if name not in METADATA_KEYS}
         validate(schema, bare | {"apiVersion": "", "kind": "", "metadata": {}}, "", causes)
-        if not causes and resource.custom.rules is not None:
-            resource.custom.rules.check(obj, old, causes)
+        if resource.custom.rules is not None:
+            _check_rules(resource.custom.rules, obj, old, causes)
     elif resource.stored_as == CRDS and not causes:
         causes += custom.validate(obj)
     elif resource.stored_as == PODS:
         causes += pods.violations(obj)
     if causes:
         raise invalid(resource.group, resource.kind, obj["metadata"].get("name", ""), causes)
+
+
+def _check_rules(rules: Evaluator, obj: Obj, old: Obj | None, causes: list[Cause]) -> None:
+    """Rules presume the right structure: violations of it keep them from being asked, and the answer says so."""
+    if any(cause.reason in _BLOCKING for cause in causes):
+        problem = "some validation rules were not checked because the object was invalid; correct the existing errors"
+        causes.append(Cause("FieldValueInvalid", f"Invalid value: null: {problem} to complete validation", "<nil>"))
+    else:
+        rules.check(obj, old, causes)
 
 
 def _report_unknown(unknown: list[str], write: Write) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,9 +142,14 @@ class Client:
 
     async def gone(self, path: str, timeout_s: float = 30.0) -> None:
         """Waits until the object does not exist."""
+        await self.until(path, lambda reply: reply.status == 404, timeout_s)
+
+    async def until(self, path: str, holds: Callable[[Reply], bool], timeout_s: float = 20.0) -> Reply:
+        """Reads until the answer is as expected; returns it."""
         async with asyncio.timeout(timeout_s):
-            while (await self.get(path)).status != 404:
+            while not holds(reply := await self.get(path)):  # noqa: ASYNC110 - the condition is the server's
                 await asyncio.sleep(0.05)
+        return reply
 
     async def kubectl(self, *arguments: str, stdin: str | None = None) -> tuple[int, str, str]:
         """(exit status, stdout, stderr) of the real kubectl."""

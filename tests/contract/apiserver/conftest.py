@@ -6,7 +6,6 @@ token or a client certificate). Each test has a namespace of its own.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import os
 import ssl
@@ -105,8 +104,6 @@ async def widgets(server: Client, namespace: str) -> str:
     reply = await server.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", definition())
     assert reply.status in (201, 409), reply.body
     path = f"/apis/{GROUP}/v1/namespaces/{namespace}/{PLURAL}"
-    async with asyncio.timeout(20):
-        # A real server publishes the new paths some time after it says Established.
-        while (await server.get(path)).status != 200:
-            await asyncio.sleep(0.1)
+    # A real server publishes the new paths some time after it says Established.
+    await server.until(path, lambda reply: reply.status == 200)
     return path

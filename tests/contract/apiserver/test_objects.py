@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from tests.contract.apiserver.client import JSON_PATCH, Client
 from tests.contract.apiserver.widgets import widget
 
@@ -35,7 +33,8 @@ async def test_a_body_for_another_name_or_kind_is_refused(server: Client, widget
     created = (await server.post(widgets, widget("a"))).body
     other_name = {**created, "metadata": {**created["metadata"], "name": "b"}}
     assert (await server.put(f"{widgets}/a", other_name)).status == 400
-    assert (await server.post(widgets, {**widget("c"), "kind": "Gadget"})).status == 400
+    # Kubernetes 1.37 answers 422 (kind: Invalid value), the embedded server 400.
+    assert (await server.post(widgets, {**widget("c"), "kind": "Gadget"})).status in (400, 422)
 
 
 async def test_missing_things_are_not_found(server: Client, widgets: str) -> None:
@@ -133,9 +132,7 @@ async def test_a_namespace_takes_its_contents_with_it(server: Client, unique: st
     assert terminating.body["status"]["phase"] == "Terminating"
     refused = await server.post(inside, {"metadata": {"name": "late"}})
     assert (refused.status, refused.reason) == (403, "Forbidden")
-    async with asyncio.timeout(20):
-        while "deletionTimestamp" not in (await server.get(f"{inside}/a")).body["metadata"]:
-            await asyncio.sleep(0.05)
+    await server.until(f"{inside}/a", lambda reply: "deletionTimestamp" in reply.body["metadata"])
     await server.patch(f"{inside}/a", {"metadata": {"finalizers": None}})
     await server.gone(f"/api/v1/namespaces/{unique}")
 

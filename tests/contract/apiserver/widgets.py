@@ -97,7 +97,7 @@ def definition() -> dict[str, Any]:
         "additionalPrinterColumns": [
             {"name": "SIZE", "type": "integer", "jsonPath": ".spec.size"},
             {"name": "FIRST", "type": "string", "jsonPath": ".spec.ips[0]"},
-            {"name": "TEAM", "type": "string", "jsonPath": ".metadata.annotations['example.io/team']"},
+            {"name": "TEAM", "type": "string", "jsonPath": r".metadata.annotations['example\.io/team']"},
             {"name": "PHASE", "type": "string", "jsonPath": ".status.phase", "priority": 1},
         ],
         "schema": {
