@@ -32,6 +32,7 @@ from nodeagent.world import World
 log = structlog.get_logger(__name__)
 
 WORKERS = 8
+SETTLE_S = 0.1  # what happens to a pod within this time is told once, and not while a burst of ADDs wants the processor
 BACKOFF_S = (0.2, 30.0)  # first and longest pause between two tries of one entry
 
 
@@ -85,6 +86,7 @@ class Outbox:
             if key is None:
                 self._work.clear()
                 await self._work.wait()
+                await self._clock.sleep(SETTLE_S)
                 continue
             uid = self._due.pop(key)
             self._busy.add(key)

@@ -24,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
 STARVING_TICK_S = 0.1
+SETTLE_S = 0.02  # a burst of ADDs is looked at once, after it, unless somebody waits
 API_REST_S = 1.0
 EXHAUSTED_S = 1.0  # how long "nothing to be had" is believed before a waiting ADD makes us look again
 
@@ -147,3 +148,5 @@ class Refill:
         finally:
             waiter.cancel()
             sleeper.cancel()
+        if not self._line.pools():
+            await self._clock.sleep(SETTLE_S)
