@@ -38,7 +38,7 @@ test: shim ## All tests that run without a cluster
 	$(PY) -m pytest -n 2 tests
 
 .PHONY: lab
-lab: setup shim ## The whole story in network namespaces; SCENARIO=name, NODES=n, JSON=1 (needs root)
+lab: setup ## The whole story in network namespaces; SCENARIO=name, NODES=n, JSON=1 (needs root)
 	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(JSON),--json)
 
 .PHONY: clean

@@ -1,9 +1,10 @@
 """The lab's CNI_PATH: the distribution's main plugins, and our shim under both of its names behind a stopwatch."""
 
-import os
 import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,21 +32,34 @@ def install(directory: Path) -> None:
 
 
 def build_shim() -> Path:
-    """The native binary. `cni.build` decides whether there is anything to do."""
-    _run([sys.executable, "-m", "cni.build", str(BUILD / "cni")], "the shim")
-    return BUILD / "cni" / "nephila"
+    """The native binary, made anew if a source is younger; renamed into place, for other labs may be copying it."""
+    target = BUILD / "cni" / "nephila"
+    sources = list((ROOT / "cni").glob("*.c"))
+    if not _is_current(target, sources):
+        with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".lab-") as folder:
+            _run([sys.executable, "-m", "cni.build", folder], "the shim")
+            (Path(folder) / "nephila").rename(target)
+    return target
 
 
 def build_stopwatch() -> Path:
     source, target = Path(__file__).with_name("stopwatch.c"), BUILD / "lab" / "stopwatch"
-    if target.exists() and target.stat().st_mtime >= source.stat().st_mtime:
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    compiler = shutil.which("musl-gcc") or "gcc"
-    fresh = target.with_name(f"stopwatch.{os.getpid()}")
-    _run([compiler, "-O2", "-Wall", "-Wextra", "-static", "-s", "-o", str(fresh), str(source)], "the stopwatch")
-    fresh.rename(target)
+    if not _is_current(target, [source]):
+        compiler = shutil.which("musl-gcc") or "gcc"
+        with tempfile.TemporaryDirectory(dir=_made(target.parent), prefix=".lab-") as folder:
+            fresh = Path(folder) / "stopwatch"
+            _run([compiler, "-O2", "-Wall", "-Wextra", "-static", "-s", "-o", str(fresh), str(source)], "the stopwatch")
+            fresh.rename(target)
     return target
+
+
+def _is_current(target: Path, sources: Iterable[Path]) -> bool:
+    return target.exists() and all(target.stat().st_mtime > source.stat().st_mtime for source in sources)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _run(command: list[str], what: str) -> None:
