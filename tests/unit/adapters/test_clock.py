@@ -23,7 +23,7 @@ async def test_the_manual_clock_wakes_sleepers_at_their_own_time_and_in_order() 
     assert clock.now() == 4.5
     await clock.advance(10)
     await asyncio.gather(*tasks)
-    assert woken[-1] == ("a", 6)
+    assert woken[-1] == ("a", 6.0)
     assert clock.next_deadline is None
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -85,3 +87,10 @@ def test_api_requests_are_counted_by_what_came_back() -> None:
     body, content_type = exposition(registry)
     assert b'nephila_build_info{component="agent",version="1.2"} 1.0' in body
     assert content_type.startswith("text/plain")
+
+
+def test_importing_it_does_not_load_a_console_library_and_leaves_it_importable() -> None:
+    program = "import sys, adapters.telemetry; light = 'rich' in sys.modules; import rich.table; print(light)"
+    assert (
+        subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "False\n"
+    )
