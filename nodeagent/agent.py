@@ -17,6 +17,7 @@ from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.journal import Journal, JournalState, PutMeta
 from adapters.kube.store import Store, StoreError
+from adapters.sandboxes import Sandboxes
 from crds.core import NODE
 from crds.nephila import PoolStock, ProbeState
 from ipam.blocks import NodeRef
@@ -30,6 +31,7 @@ from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, Node
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
+from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import CniRequest, failure, parse_request, version_of
 from nodeagent.verbs import Verbs
@@ -53,6 +55,7 @@ class Ports:
     journal: Journal
     clock: Clock
     entropy: Entropy
+    sandboxes: Sandboxes
     boot_id: str
     version: str
 
@@ -105,6 +108,15 @@ class Agent:
             clock,
             config.lease.wait_s,
             self.why_closed,
+            self._allocated,
+        )
+        self.reconciler = Reconciler(
+            self.allocator,
+            self.world,
+            ports.store,
+            ports.sandboxes,
+            clock,
+            config.lease.leak_confirm_s,
             self._allocated,
         )
         self.mailbox: Mailbox | None = None
@@ -167,6 +179,7 @@ class Agent:
             tasks.create_task(self.refill.run(), name="refill")
             tasks.create_task(self.outbox.run(), name="outbox")
             tasks.create_task(self._heartbeats(), name="heartbeats")
+            tasks.create_task(self.reconciler.run(), name="reconciler")
 
     async def _join(self) -> None:
         """Bring memory in step with the API, and be acknowledged once. Tried until it works."""

@@ -37,6 +37,7 @@ class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     cooldown_s: float = 60.0
     cooldown_floor_s: float = 10.0  # a starving node may use a cooling address of its own from this age on
     wait_s: float = 8.0  # how long an ADD waits in line for an address
+    leak_confirm_s: float = 30.0  # between the first sight of a leaked allocation and its release
 
     def __post_init__(self) -> None:
         if self.lease_s < 3 * self.heartbeat_s:

@@ -11,7 +11,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from adapters.telemetry import configure_logging
 from prometheus_client import CollectorRegistry
 
 from adapters.clock import SystemClock
@@ -19,6 +18,8 @@ from adapters.entropy import SystemEntropy
 from adapters.journal.sqlite import JournalLocked, SqliteJournal
 from adapters.kube.kubestore import KubeStore
 from adapters.kube.transport import Explicit, Kubeconfig, Source, connect, default_source
+from adapters.sandboxes import NetnsSandboxes
+from adapters.telemetry import configure_logging
 from ipam.errors import BadValue, NephilaError
 from nodeagent.agent import Agent, Ports
 from nodeagent.config import AgentConfig, ApiSettings, load_config
@@ -40,7 +41,8 @@ async def run(config: AgentConfig) -> None:
     journal = SqliteJournal.open(Path(config.state_dir) / "journal.db")
     transport = await connect(_source(config.api), component=COMPONENT, version=release)
     store = KubeStore(transport, clock, entropy)
-    agent = Agent(config, Ports(store, journal, clock, entropy, BOOT_ID.read_text().strip(), release))
+    ports = Ports(store, journal, clock, entropy, NetnsSandboxes(), BOOT_ID.read_text().strip(), release)
+    agent = Agent(config, ports)
     socket_path = Path(config.socket)
     cni = CniSocket(socket_path, agent.serve, lambda error: failure(error, ""))
     spool = Spool(socket_path.parent / "spool", agent.verbs, clock)

@@ -15,6 +15,7 @@ from adapters.journal.memory import MemoryDisk
 from adapters.kube.memory import MemoryStore
 from adapters.kube.memory_cluster import MemoryCluster
 from adapters.kube.store import Stored
+from adapters.sandboxes import ListedSandboxes
 from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
 from crds.meta import Kind, ObjectMeta
 from crds.spiderpool import IP_POOL
@@ -22,7 +23,9 @@ from nodeagent.agent import Agent, Ports
 from nodeagent.config import AgentConfig, LeaseSettings
 from nodeagent.wire import HttpRequest
 
-FAST = LeaseSettings(heartbeat_s=0.5, lease_s=60.0, cooldown_s=0.3, cooldown_floor_s=0.1, wait_s=1.5)
+FAST = LeaseSettings(
+    heartbeat_s=0.5, lease_s=60.0, cooldown_s=0.3, cooldown_floor_s=0.1, wait_s=1.5, leak_confirm_s=0.2
+)
 
 
 @dataclass
@@ -31,6 +34,7 @@ class Lab:
 
     cluster: MemoryCluster = field(default_factory=lambda: MemoryCluster(SystemClock()))
     disks: dict[str, MemoryDisk] = field(default_factory=dict)
+    sandboxes: ListedSandboxes = field(default_factory=ListedSandboxes)
 
     @property
     def store(self) -> MemoryStore:
@@ -65,7 +69,7 @@ class Lab:
         """A running, ready agent on the node's journal; it ends as by kill -9: nothing is said goodbye to."""
         disk = self.disks.setdefault(node, MemoryDisk())
         journal = disk.open()
-        ports = Ports(store or self.store, journal, SystemClock(), SeededEntropy(7), boot_id, "test")
+        ports = Ports(store or self.store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, boot_id, "test")
         agent = Agent(AgentConfig(node=node, lease=lease), ports)
         task = asyncio.create_task(agent.run())
         try:
