@@ -349,9 +349,9 @@ async def test_a_watch_from_a_forgotten_version_is_gone(subject: Subject) -> Non
     store = subject.store
     made = await stored(store, block())
     await store.delete(GADGET, BLOCK)
-    subject.compact()
+    forgotten = subject.forget(made.resource_version)
     with pytest.raises(Gone):
-        await taken(store.watch(GADGET, resource_version=made.resource_version, timeout_s=5), 1)
+        await taken(store.watch(GADGET, resource_version=forgotten, timeout_s=5), 1)
     since = (await store.list(GADGET)).resource_version
     await stored(store, block("a"))
     assert await taken(store.watch(GADGET, resource_version=since, timeout_s=30), 1) == [(EventType.ADDED, "a", 1)]

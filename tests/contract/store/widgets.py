@@ -73,6 +73,8 @@ _SCHEMAS: dict[Kind[Any], dict[str, Any]] = {
     PART: _object(),
 }
 
+KINDS = tuple(_SCHEMAS)
+
 
 def definitions() -> str:
     """The CustomResourceDefinitions as YAML documents."""
