@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import errno
 import fcntl
 import socket
 import struct
@@ -71,6 +70,7 @@ class FramePort(Protocol):
 
 
 _ETH_P_ALL = 0x0003
+_ETH_P_NOBODY = 0x88B5  # IEEE's local experiment 1; a bound socket cannot go back to protocol 0
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_AUXDATA = 8
@@ -78,6 +78,7 @@ _PACKET_IGNORE_OUTGOING = 23
 _PACKET_OUTGOING = 4
 _SO_ATTACH_FILTER = 26
 _SIOCGIFFLAGS = 0x8913
+_SIOCGIFINDEX = 0x8933
 _IFF_UP_AND_RUNNING = 0x41
 _VLAN_VALID = 0x10
 _AUXDATA = struct.Struct("=IIIHHHH")  # struct tpacket_auxdata
@@ -85,7 +86,6 @@ _RECEIVE_BUFFER = 1 << 20
 _LONGEST_FRAME = 2048
 _PER_TURN = 256  # frames handled before the event loop gets its turn
 _PER_POLL = 16_384
-_GONE = (errno.ENXIO, errno.ENODEV)
 
 
 class _Subscribers:
@@ -115,23 +115,30 @@ class _Subscribers:
 
 
 class FrameSocket:
-    """An AF_PACKET port on `interface` of the calling thread's network namespace. Needs CAP_NET_RAW; raises OSError
-    if the interface is missing.
+    """An AF_PACKET port on `interface` of the network namespace in which it is opened, whatever namespace later calls
+    come from.
 
-    A flap of the interface is survived; so is its deletion and re-creation under the same name.
+    Needs CAP_NET_RAW; raises OSError if the interface is missing. A flap of the interface is survived; so is its
+    deletion and re-creation under the same name.
     """
 
     def __init__(self, interface: str, *, hear_outgoing: bool = False) -> None:
         self._interface = interface
-        self._hear_outgoing = hear_outgoing
         self._subscribers = _Subscribers()
-        self._receiver: socket.socket | None = None
-        self._reader_loop: asyncio.AbstractEventLoop | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._lost = 0
         self._closed = False
-        self._index = socket.if_nametoindex(interface)
-        self._sender = self._open_sender()
-        self._mac: str = self._sender.getsockname()[4].hex(":")
+        self._sender = _packet_socket()
+        self._receiver = _packet_socket()
+        try:
+            self._prepare_receiver(hear_outgoing=hear_outgoing)
+            # Protocol 0 hears nothing, so an idle port adds no tap to the interface.
+            self._sender.bind((interface, 0))
+        except OSError:
+            self._sender.close()
+            self._receiver.close()
+            raise
+        self._index = self._index_now()
 
     @property
     def name(self) -> str:
@@ -139,16 +146,18 @@ class FrameSocket:
 
     @property
     def mac(self) -> str:
-        return self._mac
+        address: bytes = self._sender.getsockname()[4]
+        return address.hex(":")
 
     def subscribe(self, handler: Handler) -> Unsubscribe:
+        if not self._subscribers and not self._closed:
+            self._receiver.bind((self._interface, _ETH_P_ALL))
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._receiver, self._receive, _PER_TURN)
         key = self._subscribers.add(handler)
-        if self._receiver is None and not self._closed:
-            self._listen()
 
         def unsubscribe() -> None:
-            self._subscribers.remove(key)
-            if not self._subscribers:
+            if self._subscribers.remove(key) and not self._subscribers:
                 self._stop_listening()
 
         return unsubscribe
@@ -171,100 +180,95 @@ class FrameSocket:
         self._receive(_PER_POLL)
 
     def ready(self) -> bool:
-        if self._closed:
+        if self._closed or not self._follow_interface():
             return False
-        self._follow_interface()
-        request = struct.pack("16sH22x", self._interface.encode(), 0)
         try:
-            flags: int = struct.unpack_from("16xH", fcntl.ioctl(self._sender, _SIOCGIFFLAGS, request))[0]
+            flags = struct.unpack_from("16xH", self._ask(_SIOCGIFFLAGS))[0]
         except OSError:
             return False
-        return flags & _IFF_UP_AND_RUNNING == _IFF_UP_AND_RUNNING
+        return int(flags) & _IFF_UP_AND_RUNNING == _IFF_UP_AND_RUNNING
 
     def lost(self) -> int:
-        if self._receiver is not None:
+        if not self._closed:
             counted = self._receiver.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self._lost += struct.unpack("=II", counted)[1]
         return self._lost
 
     def close(self) -> None:
+        if self._closed:
+            return
+        if self._subscribers:
+            self._subscribers.clear()
+            self._stop_listening()
         self._closed = True
-        self._subscribers.clear()
-        self._stop_listening()
         self._sender.close()
+        self._receiver.close()
 
-    def _open_sender(self) -> socket.socket:
-        # Protocol 0 receives nothing, so an idle port adds no tap to the interface.
-        sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        try:
-            sender.bind((self._interface, 0))
-        except OSError:
-            sender.close()
-            raise
-        return sender
-
-    def _listen(self) -> None:
-        receiver = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
-        try:
-            receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
-            receiver.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
-            if not self._hear_outgoing:
-                receiver.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-            program = discovery_filter(_LONGEST_FRAME)
-            code = ctypes.create_string_buffer(program, len(program))
-            head = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
-            receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
-            receiver.bind((self._interface, _ETH_P_ALL))  # last: nothing unfiltered is ever queued
-        except OSError:
-            receiver.close()
-            raise
-        self._receiver = receiver
-        self._reader_loop = asyncio.get_running_loop()
-        self._reader_loop.add_reader(receiver, self._receive, _PER_TURN)
+    def _prepare_receiver(self, *, hear_outgoing: bool) -> None:
+        receiver = self._receiver
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        receiver.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+        if not hear_outgoing:
+            receiver.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
+        program = discovery_filter(_LONGEST_FRAME)
+        code = ctypes.create_string_buffer(program, len(program))
+        head = struct.pack("HP", len(program) // 8, ctypes.addressof(code))
+        receiver.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, head)
 
     def _stop_listening(self) -> None:
-        if self._receiver is None:
-            return
-        self.lost()
-        if self._reader_loop is not None and not self._reader_loop.is_closed():
-            self._reader_loop.remove_reader(self._receiver)
-        self._receiver.close()
-        self._receiver = None
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._receiver)
+        with suppress(OSError):  # a deleted interface has already let go of the socket
+            self._receiver.bind((self._interface, _ETH_P_NOBODY))
+        for _ in range(_PER_POLL):  # what is still queued must not meet the next subscriber
+            try:
+                self._receiver.recv(1)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue
 
     def _receive(self, limit: int) -> None:
         for _ in range(limit):
-            if self._receiver is None:  # a handler may have unsubscribed
+            if not self._subscribers:  # a handler may have unsubscribed or closed the port
                 return
             try:
                 frame, extra, _, sender = self._receiver.recvmsg(_LONGEST_FRAME, 64)
             except BlockingIOError:
                 return
-            except OSError as error:
-                self._lost += (
-                    1  # ENETDOWN is reported once per flap; the socket stays bound and hears again once the link is up
-                )
-                if error.errno in _GONE or not self._follow_interface():
+            except OSError:
+                # ENETDOWN, once per flap: the socket stays bound and hears again once the link is up.
+                self._lost += 1
+                if not self._follow_interface():
                     return
                 continue
             self._subscribers.deliver(Heard(frame, _lifted_vlan(extra), sender[2] == _PACKET_OUTGOING))
 
     def _follow_interface(self) -> bool:
-        """Reopen if the interface was deleted and created anew; False while it is missing."""
+        """Bind anew if the interface was deleted and created again; False while it is missing."""
         try:
-            index = socket.if_nametoindex(self._interface)
+            index = self._index_now()
             if index == self._index:
                 return True
-            fresh = self._open_sender()
+            self._sender.bind((self._interface, 0))
+            if self._subscribers:
+                self._lost += 1
+                self._receiver.bind((self._interface, _ETH_P_ALL))
         except OSError:
             return False
-        self._sender.close()
-        self._sender, self._index, self._mac = fresh, index, fresh.getsockname()[4].hex(":")
-        if self._receiver is not None:
-            self._stop_listening()
-            self._lost += 1
-            with suppress(OSError):  # gone again already: the next call follows it
-                self._listen()
+        self._index = index
         return True
+
+    def _index_now(self) -> int:
+        return int(struct.unpack_from("16xi", self._ask(_SIOCGIFINDEX))[0])
+
+    def _ask(self, question: int) -> bytes:
+        """An ioctl about the interface, answered by the socket's own namespace."""
+        return fcntl.ioctl(self._sender, question, struct.pack("16s24x", self._interface.encode()))
+
+
+def _packet_socket() -> socket.socket:
+    return socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
 
 
 def _lifted_vlan(extra: list[tuple[int, int, bytes]]) -> int:

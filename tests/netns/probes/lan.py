@@ -6,6 +6,7 @@ import ctypes
 import itertools
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -85,7 +86,16 @@ class Lan:
         host.ip("link", "set", "lo", "up")
         host.ip("link", "set", "eth0", "up")
         host.own(*addresses)
+        self.settle(port)
         return host
+
+    def settle(self, port: str) -> None:
+        """Wait until the bridge forwards frames of `port`."""
+        for _ in range(200):
+            if "state forwarding" in run("bridge", "-n", self.hub, "link", "show", "dev", port):
+                return
+            time.sleep(0.005)
+        raise AssertionError(f"{port} does not forward")
 
     def add_namespace(self, namespace: str) -> None:
         run("ip", "netns", "add", namespace)
