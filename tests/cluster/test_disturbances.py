@@ -56,6 +56,10 @@ async def test_compaction_ends_old_list_continuations_with_410(cluster: ControlP
     await cluster.expire_history()
     answer = await admin.get(f"{CONFIG_MAPS}?limit=2&continue={token}")
     assert (answer.status, answer.body["reason"]) == (410, "Expired")
+    rest = await must(admin.get(f"{CONFIG_MAPS}?limit=100&continue={answer.body['metadata']['continue']}"), 200)
+    seen = [item["metadata"]["name"] for item in rest["items"]]
+    assert {"page-2", "page-3"} <= set(seen)
+    assert page["items"][1]["metadata"]["name"] < min(seen)
 
 
 async def test_watch_from_expired_history_gets_410(cluster: ControlPlane) -> None:
