@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import yaml
 
+from e2e.apiserver import protobuf
 from e2e.apiserver.errors import bad_request, not_acceptable, unsupported_media_type
 
 JSON, YAML = "application/json", "application/yaml"
@@ -70,6 +71,10 @@ def decode(data: bytes, content_type: str) -> Any:
         if media_type in _YAML_TYPES or media_type == "application/apply-patch+yaml":
             # Apply bodies are usually JSON, which the fast decoder reads.
             return msgspec.json.decode(data) if data.lstrip()[:1] == b"{" else _from_yaml(data)
+        if media_type == protobuf.MEDIA_TYPE:
+            return protobuf.decode(data)
+    except protobuf.Unreadable as exc:
+        raise unsupported_media_type([JSON, YAML]) from exc
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError) as exc:
         raise bad_request(f"the object provided is unrecognized: {exc}") from exc
     raise unsupported_media_type([JSON, YAML])

@@ -6,6 +6,7 @@ token or a client certificate). Each test has a namespace of its own.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import ssl
@@ -73,6 +74,8 @@ async def _cluster(kubeconfig: Path) -> AsyncIterator[Client]:
     connector = aiohttp.TCPConnector(ssl=tls) if tls is not None else aiohttp.TCPConnector()
     async with aiohttp.ClientSession(connector=connector) as http:
         yield Client(http, cluster["server"].rstrip("/"), kubeconfig, headers, compaction="age")
+    # TLS connections say goodbye after the session is closed; without a moment for that they are left to the garbage collector.
+    await asyncio.sleep(0.1)
 
 
 @pytest.fixture(params=SERVERS)

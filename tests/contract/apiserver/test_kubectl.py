@@ -135,6 +135,34 @@ async def test_our_kinds_are_found_by_their_short_names(server: Client, namespac
     assert (status, out, "No resources found" in err) == (0, "", True)
 
 
+async def test_imperative_commands(server: Client, namespace: str, unique: str) -> None:
+    """These send protobuf, or patches that depend on what the server says of itself."""
+    await _run(server, namespace, "create", "configmap", "c", "--from-literal=a=b")
+    await _run(server, namespace, "create", "secret", "generic", "s", "--from-literal=p=q")
+    await _run(server, namespace, "create", "serviceaccount", "agent")
+    assert (await server.get(f"/api/v1/namespaces/{namespace}/configmaps/c")).body["data"] == {"a": "b"}
+    assert (await server.get(f"/api/v1/namespaces/{namespace}/secrets/s")).body["data"] == {"p": "cQ=="}
+    assert (await _run(server, namespace, "create", "token", "agent")).strip()
+    await _run(server, namespace, "create", "namespace", f"{unique}-b")
+    await _run(server, namespace, "delete", "namespace", f"{unique}-b", "--timeout=20s")
+
+
+async def test_a_node_is_cordoned_and_drained(server: Client, namespace: str, unique: str) -> None:
+    await server.post("/api/v1/nodes", {"metadata": {"name": unique}})
+    pod = {
+        "nodeName": unique,
+        "terminationGracePeriodSeconds": 0,
+        "containers": [{"name": "c", "image": "x.invalid/x"}],
+    }
+    path = f"/api/v1/namespaces/{namespace}/pods"
+    await server.post(path, {"metadata": {"name": "a"}, "spec": pod})
+    await _run(server, namespace, "drain", unique, "--force", "--timeout=20s")
+    assert (await server.get(f"{path}/a")).status == 404
+    assert (await server.get(f"/api/v1/nodes/{unique}")).body["spec"]["unschedulable"] is True
+    await _run(server, namespace, "uncordon", unique)
+    await server.delete(f"/api/v1/nodes/{unique}")
+
+
 async def test_events_and_describe(server: Client, widgets: str, namespace: str) -> None:
     await _run(server, namespace, "apply", "-f", "-", stdin=MANIFEST % 3)
     uid = (await server.get(f"{widgets}/a")).body["metadata"]["uid"]
