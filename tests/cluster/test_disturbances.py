@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -90,10 +91,12 @@ async def test_failed_start_shows_the_log_and_leaves_nothing(
     binaries: Binaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("e2e.cluster.flags.ISSUER", "not a url:")
-    before = _folders()
-    with pytest.raises(ClusterFailed, match=r"(?s)kube-apiserver ended with code 1 while starting\n--- last .*issuer"):
+    with pytest.raises(ClusterFailed, match=r"(?s)kube-apiserver ended with code 1 while starting.*issuer") as failure:
         await ControlPlane(binaries).start()
-    assert _folders() <= before
+    log = re.search(r"--- last \d+ lines of (/dev/shm/\S+)/kube-apiserver.log ---", str(failure.value))
+    assert log is not None
+    assert Path(log[1]) not in _folders()
+    assert _processes_of(Path(log[1])) == []
 
 
 def test_killed_holder_leaves_no_process_and_its_folder_is_swept() -> None:
