@@ -156,7 +156,7 @@ class MemoryCluster:
         self, kind: AnyKind, key: Key, changes: Mapping[str, object], *, resource_version: str, subresource: str
     ) -> Result:
         if subresource and not (subresource == "status" and kind.has_status):
-            return Refused(404, "NotFound", f"{kind.plural} have no subresource {subresource!r}")
+            return Missing()  # what a real API server says, in words that do not tell it from a missing object
         old = self.read(kind, key)
         if old is None:
             return Missing()

@@ -201,6 +201,9 @@ class HTTPTransport:
                     if line:
                         yield line
         finally:
+            # An unfinished stream is dropped at once: a TLS goodbye would outlive the caller, perhaps the event loop.
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
             response.close()
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from adapters.kube.memory import MemoryStore
 from adapters.kube.store import (
     Conflict,
     Deleted,
@@ -23,7 +24,7 @@ from adapters.kube.store import (
 )
 from crds.meta import ObjectMeta
 from tests.contract.store.conftest import Subject
-from tests.contract.store.widgets import GADGET, GAUGE, PART, Gadget, GadgetSpec, Gauge, Part
+from tests.contract.store.widgets import ABSENT, GADGET, GAUGE, PART, Gadget, GadgetSpec, Gauge, Part
 
 BLOCK = "ip4-10-6-0-64"
 A, B = "default", "kube-system"
@@ -207,11 +208,11 @@ async def test_status_and_spec_are_written_apart(store: Store) -> None:
     assert isinstance(stale, Conflict)
 
 
-async def test_a_kind_without_status_has_no_status_subresource(store: Store) -> None:
-    await stored(store, block())
+async def test_a_kind_without_status_has_no_status_to_write(store: Store) -> None:
+    made = await stored(store, block())
     outcome = await store.patch(GADGET, BLOCK, {"status": {}}, subresource="status")
-    assert isinstance(outcome, Refused)
-    assert outcome.status == 404
+    assert outcome == Missing() or (isinstance(outcome, Refused) and outcome.status == 404)
+    assert await store.get(GADGET, BLOCK) == made
 
 
 async def test_lists_select_by_namespace_label_and_field(store: Store) -> None:
@@ -245,6 +246,17 @@ async def test_long_lists_are_complete_and_of_one_version(store: Store) -> None:
 async def test_a_malformed_selector_is_rejected(store: Store) -> None:
     with pytest.raises(Rejected):
         await store.list(GADGET, labels="=,=")
+
+
+async def test_a_kind_that_the_server_does_not_have_is_an_error_and_not_an_empty_world(store: Store) -> None:
+    if isinstance(store, MemoryStore):
+        return  # it has every kind
+    with pytest.raises(Rejected):
+        await store.get(ABSENT, "x")
+    with pytest.raises(Rejected):
+        await store.list(ABSENT)
+    for outcome in (await store.patch(ABSENT, "x", {}), await store.delete(ABSENT, "x")):
+        assert isinstance(outcome, Refused)
 
 
 async def taken(events: AsyncIterator[WatchEvent[Gadget]], count: int) -> list[tuple[EventType, str, int]]:

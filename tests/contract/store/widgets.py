@@ -59,6 +59,9 @@ class Part(KubeObject):
 GADGET = Kind(GROUP, VERSION, "Gadget", "gadgets", "gadget", False, Gadget)
 GAUGE = Kind(GROUP, VERSION, "Gauge", "gauges", "gauge", False, Gauge, has_status=True)
 PART = Kind(GROUP, VERSION, "Part", "parts", "part", True, Part)
+ABSENT = Kind(GROUP, VERSION, "Absent", "absents", "absent", False, Gauge)
+"""Not among the definitions."""
+
 _TEXT, _INTEGER = {"type": "string"}, {"type": "integer", "format": "int64"}
 
 
