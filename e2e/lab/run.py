@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,12 +79,13 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A module of `e2e.lab.scenarios`: its `run` and how many nodes it wants."""
+    """A module of `e2e.lab.scenarios`: its `run`, how many nodes it wants, and settings of the agents that it needs."""
 
     name: str
     title: str
     nodes: int
     run: Callable[[Run], Awaitable[None]]
+    agent_settings: Mapping[str, object] = field(default_factory=dict)
 
 
 def load(name: str) -> Scenario:
@@ -93,7 +94,7 @@ def load(name: str) -> Scenario:
     if name not in known:
         raise ValueError(f"no scenario {name!r}; there are: {', '.join(known)}")
     module = importlib.import_module(f"e2e.lab.scenarios.{name.replace('-', '_')}")
-    return Scenario(name, module.TITLE, module.NODES, module.run)
+    return Scenario(name, module.TITLE, module.NODES, module.run, getattr(module, "AGENT_SETTINGS", {}))
 
 
 def scenario_names() -> list[str]:
@@ -107,7 +108,7 @@ async def run_scenario(
 ) -> Summary:
     """Builds the lab, runs the scenario, takes the lab down, looks for leftovers. Raises what `labs.build` raises."""
     begun = time.monotonic()
-    plan = Plan(nodes or scenario.nodes, agent_command)
+    plan = Plan(nodes or scenario.nodes, agent_command, scenario.agent_settings)
     tally = Tally()
     async with asyncio.timeout(RUN_TIMEOUT_S), labs.build(plan) as lab:
         up = Step(f"lab of {plan.nodes} nodes is up", round(time.monotonic() - begun, 3))
