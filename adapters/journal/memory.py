@@ -111,11 +111,11 @@ class MemoryDisk:
         return self._holder
 
     def lose_power(self, *, lost_commits: int) -> None:
-        """The process dies and the last `lost_commits` unsynced commits (all, if fewer) with it; a torn commit counts as lost."""
+        """The machine dies, and the last `lost_commits` unsynced commits (all, if fewer) with it; a torn commit counts as lost."""
         keep = max(len(self._unsynced) - lost_commits, 0)
-        self._holder = None
         self.flush(self._flushed + keep)
         self._unsynced.clear()
+        self._holder = None
 
     def released(self) -> None:
         self._holder = None
@@ -188,9 +188,15 @@ class MemoryJournal:
             self.disk.released()
 
     def crash(self, *, lost_commits: int = 0) -> MemoryJournal:
-        """The process dies now (0: kill -9; more: power loss that takes that many unsynced commits); the journal as its successor opens it."""
+        """The process dies now; the journal as its successor opens it.
+
+        With 0, kill -9: all commits are there, those not synced still only in the kernel. Otherwise a power loss that takes so many of them.
+        """
         on_commit, on_sync = self.on_commit, self.on_sync
-        self.disk.lose_power(lost_commits=lost_commits)
+        if lost_commits:
+            self.disk.lose_power(lost_commits=lost_commits)
+        else:
+            self.disk.released()
         return self.disk.open(on_commit=on_commit, on_sync=on_sync)
 
     def _must_be_open(self) -> None:
