@@ -184,6 +184,8 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "isLinkLocalUnicast": lambda address: _of(address).is_link_local,
     "isGlobalUnicast": lambda address: not (_of(address).is_multicast or _of(address).is_unspecified),
     "string": _text,
+    # The evaluator's own `matches` compiles its pattern at each call; this one remembers it.
+    "matches": lambda text, pattern: re.search(pattern, text) is not None,
     "find": _find,
     "findAll": _find_all,
     "split": _split,

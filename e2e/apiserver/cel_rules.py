@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -87,8 +87,12 @@ _RESERVED = frozenset(
         "while",
     ]
 )
+MAX_REMEMBERED = 4096
 _REASONS = frozenset({"FieldValueInvalid", "FieldValueForbidden", "FieldValueRequired", "FieldValueDuplicate"})
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+Conversion = Callable[[Any], Any]
 
 
 @dataclass(slots=True)
@@ -101,6 +105,7 @@ class Rule:
     field_path: str
     transition: bool
     optional_old: bool
+    passed: set[str] = field(default_factory=set)
 
 
 @dataclass(slots=True)
@@ -109,7 +114,7 @@ class RuleNode:
 
     node: Node
     rules: list[Rule]
-    converts: bool
+    convert: Conversion | None
     properties: dict[str, RuleNode] = field(default_factory=dict)
     items: RuleNode | None = None
     additional: RuleNode | None = None
@@ -119,7 +124,7 @@ def compile_rules(node: Node, path: str = "openAPIV3Schema") -> RuleNode | None:
     """None when there are no rules. Raises SchemaError for a rule that does not compile."""
     rules = [_compile(raw, f"{path}.x-kubernetes-validations") for raw in node.raw.get("x-kubernetes-validations", ())]
     root = not path.partition(".")[2]
-    found = RuleNode(node, rules, bool(rules) and _needs_conversion(node, at_root=root))
+    found = RuleNode(node, rules, _conversion(node, at_root=root) if rules else None)
     for name, child in node.properties.items():
         if (below := compile_rules(child, f"{path}.properties[{name}]")) is not None:
             found.properties[name] = below
@@ -178,36 +183,47 @@ def _escaped(name: str) -> str:
     return name.replace(".", "__dot__").replace("-", "__dash__").replace("/", "__slash__")
 
 
-def _needs_conversion(node: Node, *, at_root: bool = False) -> bool:
-    """JSON alone is not what CEL sees: `number` is a double, date-time a timestamp, and awkward names are escaped."""
-    if node.type == "number" or node.raw.get("format") in {"date-time", "byte"}:
-        return True
+def _conversion(node: Node, *, at_root: bool = False) -> Conversion | None:
+    """How CEL's view of a value differs from its JSON: `number` is a double, date-time a timestamp, and awkward names are escaped.
+
+    None where it does not, which is nearly everywhere: such parts are passed on as they are.
+    """
+    if node.type == "number":
+        return lambda value: float(value) if isinstance(value, int) else value
+    if node.type == "string" and node.raw.get("format") == "date-time":
+        return lambda value: datetime.fromisoformat(value) if isinstance(value, str) else value
+    if node.type == "string" and node.raw.get("format") == "byte":
+        return lambda value: base64.b64decode(value) if isinstance(value, str) else value
+    if node.items is not None:
+        return _list_conversion(_conversion(node.items))
+    if node.additional is not None and (each := _conversion(node.additional)) is not None:
+        return lambda value: {name: each(item) for name, item in value.items()} if isinstance(value, dict) else value
     children = {name: child for name, child in node.properties.items() if not (at_root and name == "metadata")}
-    if any(_escaped(name) != name for name in children):
-        return True
-    below = [*children.values(), *filter(None, (node.items, node.additional))]
-    return any(_needs_conversion(child) for child in below)
+    return _map_conversion({name: (_escaped(name), _conversion(child)) for name, child in children.items()})
 
 
-def _converted(node: Node, value: Any) -> Any:
-    if isinstance(value, dict):
-        result = {}
-        for name, item in value.items():
-            child = node.properties.get(name)
-            if child is not None:
-                result[_escaped(name)] = _converted(child, item)
-            else:
-                result[name] = _converted(node.additional, item) if node.additional is not None else item
+def _list_conversion(each: Conversion | None) -> Conversion | None:
+    if each is None:
+        return None
+    return lambda value: [each(item) for item in value] if isinstance(value, list) else value
+
+
+def _map_conversion(fields: dict[str, tuple[str, Conversion | None]]) -> Conversion | None:
+    changed = {name: found for name, found in fields.items() if found[0] != name or found[1] is not None}
+    if not changed:
+        return None
+
+    def convert(value: Any) -> Any:
+        if not isinstance(value, dict):
+            return value
+        result = dict(value)
+        for name, (escaped, each) in changed.items():
+            if name in result:
+                item = result.pop(name)
+                result[escaped] = item if each is None else each(item)
         return result
-    if isinstance(value, list):
-        return value if node.items is None else [_converted(node.items, item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and node.type == "number":
-        return float(value)
-    if isinstance(value, str) and node.raw.get("format") == "date-time":
-        return datetime.fromisoformat(value)
-    if isinstance(value, str) and node.raw.get("format") == "byte":
-        return base64.b64decode(value)
-    return value
+
+    return convert
 
 
 def _at_root(value: Obj) -> Obj:
@@ -238,21 +254,32 @@ class Evaluator:
     def _visit(self, level: RuleNode, value: Any, old: Any, path: str, causes: list[Cause]) -> None:
         if value is None:
             return
-        for rule in level.rules:
-            self._apply(level, rule, value, old, path, causes)
+        if level.rules:
+            self._judge(level, value, old, path, causes)
         for below, item, before, where in _children(level, value, old, path):
             self._visit(below, item, before, where, causes)
 
-    def _apply(self, level: RuleNode, rule: Rule, value: Any, old: Any, path: str, causes: list[Cause]) -> None:
+    def _judge(self, level: RuleNode, value: Any, old: Any, path: str, causes: list[Cause]) -> None:
         known = not isinstance(old, _Absent) and old is not None
-        if rule.transition:
-            if not known and not rule.optional_old:
-                return
-            before = (_converted(level.node, old) if level.converts else old) if known else None
-            if rule.optional_old:
-                before = cel.OptionalValue.of(before) if known else cel.OptionalValue.none()
-            self._context.add_variable("oldSelf", before)
-        self._context.add_variable("self", _converted(level.node, value) if level.converts else value)
+        convert = level.convert or (lambda same: same)
+        self._context.add_variable("self", convert(value))
+        before = convert(old) if known and any(rule.transition for rule in level.rules) else None
+        for rule in level.rules:
+            if rule.transition:
+                if not known and not rule.optional_old:
+                    continue
+                if rule.optional_old:
+                    optional = cel.OptionalValue.of(before) if known else cel.OptionalValue.none()
+                    self._context.add_variable("oldSelf", optional)
+                else:
+                    self._context.add_variable("oldSelf", before)
+            self._apply(rule, value, path, causes)
+
+    def _apply(self, rule: Rule, value: Any, path: str, causes: list[Cause]) -> None:
+        # A rule about one text that compares with nothing else is a pure function of it; most texts of an object did not change.
+        remembers = not rule.transition and isinstance(value, str)
+        if remembers and value in rule.passed:
+            return
         where = f"{path}{rule.field_path}".lstrip(".") or "<nil>"
         try:
             holds = rule.program.execute(self._context)
@@ -263,6 +290,8 @@ class Evaluator:
             return
         if holds is not True:
             causes.append(Cause(rule.reason, _worded(rule, value, self._message(rule)), where))
+        elif remembers and len(rule.passed) < MAX_REMEMBERED:
+            rule.passed.add(value)
 
     def _message(self, rule: Rule) -> str:
         if rule.message_program is None:
