@@ -72,10 +72,13 @@ def pin_folder(root: Path, interface: str) -> Path:
 
     bpffs refuses dots in names; an interface name never has a colon.
     """
-    namespace = Path("/proc/thread-self/ns/net").stat().st_ino
-    return root / f"{interface.replace('.', ':')}-{namespace}-{fingerprint()}"
+    return root / f"{interface.replace('.', ':')}-{_namespace()}-{fingerprint()}"
 
 
-def interface_of(folder: Path) -> str:
-    """The interface whose objects `folder` holds."""
-    return folder.name.rsplit("-", 2)[0].replace(":", ".")
+def belongs_here(folder: Path) -> bool:
+    """Whether `folder` holds the objects of an interface of the calling thread's network namespace."""
+    return folder.name.split("-")[-2:-1] == [str(_namespace())]
+
+
+def _namespace() -> int:
+    return Path("/proc/thread-self/ns/net").stat().st_ino

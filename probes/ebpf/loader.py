@@ -5,6 +5,7 @@ imports bcc.
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import shutil
 import socket
@@ -14,11 +15,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from probes.ebpf import bpffs
-from probes.ebpf.layout import COUNTERS, MAC_KEY, MAPS, PROGRAMS, SIGHTING, WHERE, interface_of, pin_folder
+from probes.ebpf.layout import COUNTERS, MAC_KEY, MAPS, PROGRAMS, SIGHTING, WHERE, belongs_here, pin_folder
 from probes.ebpf.libbpf import EGRESS, INGRESS, Libbpf, Ring
 
 HANDLE = 0x4E50  # our filter's handle, so that other filters of the same priority are left alone
-PRIORITY = 1  # first: a filter before ours that answers TC_ACT_OK would hide frames from us
+# First if possible: a filter before ours that answers TC_ACT_OK hides frames from us. A priority that holds filters
+# of another kind or protocol cannot be shared, hence the others.
+PRIORITIES = (1, 2, 3, 5, 8)
 POINTS = ((INGRESS, "nephila_ingress"), (EGRESS, "nephila_egress"))
 BUILD_TIMEOUT_S = 60.0
 _ROOT = Path(__file__).parents[2]
@@ -101,7 +104,10 @@ class KernelWatch:
         """
         index = socket.if_nametoindex(self.interface)
         for point, name in POINTS:
-            self._lib.attach(index, point, self._handles[name], HANDLE, PRIORITY)
+            chosen = self._attach_first(index, point, self._handles[name])
+            for priority in PRIORITIES:
+                if priority != chosen:
+                    _detach_ours(self._lib, index, point, name, priority)
 
     def attached(self) -> bool:
         """Whether both of *our* programs are attached to the interface that bears the name now."""
@@ -109,7 +115,22 @@ class KernelWatch:
             index = socket.if_nametoindex(self.interface)
         except OSError:
             return False
-        return all(self._lib.attached(index, point, HANDLE, PRIORITY) == self._ids[name] for point, name in POINTS)
+        return all(
+            any(self._lib.attached(index, point, HANDLE, priority) == self._ids[name] for priority in PRIORITIES)
+            for point, name in POINTS
+        )
+
+    def _attach_first(self, index: int, point: int, program: int) -> int:
+        for priority in PRIORITIES[:-1]:
+            try:
+                self._lib.attach(index, point, program, HANDLE, priority)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+            else:
+                return priority
+        self._lib.attach(index, point, program, HANDLE, PRIORITIES[-1])
+        return PRIORITIES[-1]
 
     def fileno(self) -> int:
         """Readable when events wait."""
@@ -162,30 +183,37 @@ class KernelWatch:
 def detach_everywhere() -> list[str]:
     """Detach our programs from every interface of this network namespace; the names of those that had them."""
     lib = Libbpf()
-    names: list[str] = []
-    for index, name in socket.if_nameindex():
-        for point, program in POINTS:
-            number = lib.attached(index, point, HANDLE, PRIORITY)
-            if number and _is_ours(lib, number, program):
-                lib.detach(index, point, HANDLE, PRIORITY)
-                names.append(name)
-    return sorted(set(names))
+    return sorted(
+        {
+            name
+            for index, name in socket.if_nameindex()
+            for point, program in POINTS
+            for priority in PRIORITIES
+            if _detach_ours(lib, index, point, program, priority)
+        }
+    )
 
 
-def _is_ours(lib: Libbpf, number: int, program: str) -> bool:
+def _detach_ours(lib: Libbpf, index: int, point: int, program: str, priority: int) -> bool:
+    number = lib.attached(index, point, HANDLE, priority)
+    if not number:
+        return False
     handle = lib.program_by_id(number)
     try:
-        return lib.program(handle)[1] == program[:15]  # the kernel keeps 15 characters
+        if lib.program(handle)[1] != program[:15]:  # the kernel keeps 15 characters
+            return False
     finally:
         os.close(handle)
+    lib.detach(index, point, HANDLE, priority)
+    return True
 
 
-def unpin(interface: str = "") -> list[Path]:
-    """Remove the pinned objects of `interface`, or of all interfaces; the folders removed."""
+def unpin() -> list[Path]:
+    """Remove the pinned objects of this network namespace, of any version; the folders removed."""
     removed: list[Path] = []
     for root in bpffs.existing():
         for folder in root.iterdir():
-            if folder.is_dir() and interface in ("", interface_of(folder)):
+            if folder.is_dir() and belongs_here(folder):
                 for pin in folder.iterdir():
                     pin.unlink()
                 folder.rmdir()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from probes.ebpf.libbpf import Libbpf
-from tests.netns.probes.lan import Lan, lan
+from probes.ebpf.loader import unpin
+from tests.netns.probes.lan import Host, Lan, inside, lan
 
 
 @pytest.fixture(name="net")
@@ -23,3 +24,12 @@ def _bpf() -> None:
     missing = Libbpf().supported()
     if missing:
         pytest.skip(missing)
+
+
+@pytest.fixture(name="host")
+def _host(net: Lan) -> Iterator[Host]:
+    """A host in whose namespace the test runs, as an agent does; its pinned programs are removed at the end."""
+    host = net.host()
+    with inside(host.namespace):
+        yield host
+        unpin()

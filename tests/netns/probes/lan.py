@@ -113,6 +113,10 @@ def lan() -> Iterator[Lan]:
     made = Lan(f"nph{os.getpid()}x{next(_NUMBERS)}")
     try:
         made.add_namespace(made.hub)
+        silence = (
+            "echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6; echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"
+        )
+        run("ip", "netns", "exec", made.hub, "sh", "-c", silence)  # the bridge itself must say nothing
         bridge = ("type", "bridge", "mcast_snooping", "0", "forward_delay", "0")
         run("ip", "-n", made.hub, "link", "add", "br0", *bridge)
         run("ip", "-n", made.hub, "link", "set", "br0", "up")

@@ -294,9 +294,7 @@ async def test_a_gateway_is_reachable_without_an_address_of_ours(node: Node) -> 
     assert (verdict.state, reach) == (State.CLEAR, Reach(False))
 
 
-async def test_256_addresses_are_tested_with_hosts_among_them(
-    node: Node, record_property: Callable[[str, object], None]
-) -> None:
+async def test_256_addresses_are_tested_with_hosts_among_them(node: Node) -> None:
     holder = node.net.host(*(f"10.9.0.{number}/24" for number in range(100, 120)))
     addresses = [Address(Family.V4, 0x0A090000 + number) for number in range(1, 255)]
     addresses += [FREE6, HELD6]
@@ -308,8 +306,8 @@ async def test_256_addresses_are_tested_with_hosts_among_them(
     assert taken == {f"10.9.0.{number}" for number in range(100, 120)}
     assert len(verdicts) == 256
     assert {_mac(verdict) for verdict in verdicts.values()} == {holder.mac, ""}
-    record_property("batch_256_s", round(took, 3))
-    record_property("batch_256_cpu_s", round(cpu, 3))
+    print("batch_256_s", round(took, 3))
+    print("batch_256_cpu_s", round(cpu, 3))
     assert took < 1.0
 
 
