@@ -35,11 +35,34 @@ shim: setup ## Build the static CNI binary
 
 .PHONY: test
 test: shim ## All tests that run without a cluster
-	$(PY) -m pytest -n 2 tests
+	$(PY) -m pytest -n 2 -m "not cluster" tests
 
 .PHONY: lab
 lab: setup ## The whole story in network namespaces; SCENARIO=name, NODES=n, JSON=1 (needs root)
 	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(JSON),--json)
+
+.PHONY: lab
+lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, API=embedded|real, JSON=1)
+	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(API),--api $(API)) $(if $(JSON),--json)
+
+.PHONY: e2e
+e2e: shim ## The real control plane: contract suites, cluster tests and the lab's story on it
+	$(PY) -m e2e.cluster versions
+	$(PY) -m e2e.cluster run -- $(PY) -m pytest tests/contract
+	$(PY) -m pytest -m cluster tests/cluster
+	$(PY) -m e2e.lab run story --api real
+
+.PHONY: bench
+bench: shim ## Measure ADD beside an empty binary and host-local
+	$(PY) -m e2e.bench.lab
+
+.PHONY: sim
+sim: setup ## Deterministic simulation (SEEDS=200, MUTANTS=1 for the planted bugs)
+	$(PY) -m sim $(if $(MUTANTS),mutants,run --seeds $(or $(SEEDS),200))
+
+.PHONY: model
+model: setup ## Exhaust the lease protocol's state space; the known-bad variants must fail
+	$(PY) -m sim.model
 
 .PHONY: clean
 clean: ## Remove build results

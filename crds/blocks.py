@@ -25,7 +25,8 @@ def block_from_wire(stored: wire.IPBlock) -> Block:
         block = Block(
             page=Page.parse(spec.page, spec.domain),
             leases=tuple(
-                Lease(NodeRef(entry.node, entry.node_uid), parse_slots(entry.slots), entry.epoch) for entry in spec.leases
+                Lease(NodeRef(entry.node, entry.node_uid), parse_slots(entry.slots), entry.epoch)
+                for entry in spec.leases
             ),
             pins=tuple(_pin_from_wire(entry) for entry in spec.pins),
             suspect=parse_slots(spec.suspect),
@@ -36,7 +37,9 @@ def block_from_wire(stored: wire.IPBlock) -> Block:
     except BadValue as error:
         raise error.within(f"IPBlock {stored.name}") from error
     if stored.name != block.page.name:
-        raise BadValue(f"IPBlock {stored.name}", f"its page {spec.page} belongs to {block.page.name}", "delete the misnamed object")
+        raise BadValue(
+            f"IPBlock {stored.name}", f"its page {spec.page} belongs to {block.page.name}", "delete the misnamed object"
+        )
     if problems := block.problems():
         raise BadValue(f"IPBlock {stored.name}", "; ".join(problems), "see `nephila fsck`")
     return block
@@ -63,7 +66,9 @@ def _spec(block: Block) -> wire.IPBlockSpec:
         epoch=block.epoch,
         term=block.term,
         leases=tuple(
-            wire.LeaseEntry(node=lease.node.name, node_uid=lease.node.uid, slots=format_slots(lease.slots), epoch=lease.epoch)
+            wire.LeaseEntry(
+                node=lease.node.name, node_uid=lease.node.uid, slots=format_slots(lease.slots), epoch=lease.epoch
+            )
             for lease in block.leases
         ),
         pins=tuple(_pin_to_wire(pin) for pin in block.pins),

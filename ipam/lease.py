@@ -19,7 +19,9 @@ from dataclasses import replace
 from ipam.blocks import Block, Cooling, Holder, Lease, NodeRef, Pin, PinOwner
 from ipam.slots import Page, format_slots, lowest_from
 
-SEED_BITS = 48  # a new block's first epoch: random, so that a re-created block cannot repeat one, and far below 2**53 (JSON)
+SEED_BITS = (
+    48  # a new block's first epoch: random, so that a re-created block cannot repeat one, and far below 2**53 (JSON)
+)
 
 
 class LeaseRefused(Exception):
@@ -65,13 +67,20 @@ def give_back(block: Block, node: NodeRef, slots: int, cooling: Iterable[Cooling
     """Take slots out of the node's lease; those not in it are ignored, so that a repeat after an unknown outcome is harmless.
 
     The caller has journalled, durably, that it will not allocate them any more. `cooling`: what is left of their cooldown. A pinned slot
-    leaves with its pin: the pin stays, without a lease, until the identity's next node moves it.
+    leaves with its pin: the pin stays, without a lease and without this node as its holder, until the identity's next node moves it.
     """
     lease = block.lease_of(node)
     leaving = slots & lease.slots if lease else 0
     if not leaving or lease is None:
         return block
-    return _take_from_lease(block, lease, leaving, cooling)
+    without = _take_from_lease(block, lease, leaving, cooling)
+    if not leaving & block.pinned:
+        return without
+    pins = tuple(
+        replace(pin, holder=None) if leaving >> pin.slot & 1 and pin.holder and pin.holder.node == node.name else pin
+        for pin in block.pins
+    )
+    return replace(without, pins=pins)
 
 
 def retake(block: Block, node: NodeRef, former: NodeRef, remembered_epoch: int) -> Block:
@@ -81,7 +90,9 @@ def retake(block: Block, node: NodeRef, former: NodeRef, remembered_epoch: int) 
     """
     lease = block.lease_of(former)
     if lease is None or lease.epoch != remembered_epoch:
-        raise LeaseRefused(f"the lease of {former.name} on {block.page.name} is not as remembered (epoch {remembered_epoch})")
+        raise LeaseRefused(
+            f"the lease of {former.name} on {block.page.name} is not as remembered (epoch {remembered_epoch})"
+        )
     epoch = block.epoch + 1
     leases = tuple(replace(other, node=node, epoch=epoch) if other is lease else other for other in block.leases)
     return replace(block, leases=leases, epoch=epoch)
@@ -127,7 +138,9 @@ def pin(block: Block, node: NodeRef, slot: int, owner: PinOwner, holder: Holder)
         raise LeaseRefused(f"slot {slot} of {block.page.name} is not in {node.name}'s lease")
     present = block.pin_at(slot)
     if present is not None and not present.owner.same_identity(owner):
-        raise LeaseRefused(f"slot {slot} of {block.page.name} is pinned to {present.owner.namespace}/{present.owner.name}")
+        raise LeaseRefused(
+            f"slot {slot} of {block.page.name} is pinned to {present.owner.namespace}/{present.owner.name}"
+        )
     wanted = Pin(slot, owner, holder)
     if present == wanted:
         return block
@@ -144,8 +157,14 @@ def move_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, displ
     present = block.pin_of(owner)
     if present is None:
         raise LeaseRefused(f"{owner.namespace}/{owner.name} has no pin on {block.page.name}")
-    if present.holder is not None and present.holder not in (displaced, holder) and present.holder.pod_uid != holder.pod_uid:
-        raise LeaseRefused(f"the pin of {owner.namespace}/{owner.name} is held by pod {present.holder.pod_uid} on {present.holder.node}")
+    if (
+        present.holder is not None
+        and present.holder not in (displaced, holder)
+        and present.holder.pod_uid != holder.pod_uid
+    ):
+        raise LeaseRefused(
+            f"the pin of {owner.namespace}/{owner.name} is held by pod {present.holder.pod_uid} on {present.holder.node}"
+        )
     bit = 1 << present.slot
     moved = block
     for lease in block.leases:

@@ -52,7 +52,9 @@ class Page:
 
     def __post_init__(self) -> None:
         if self.base % PAGE_SIZE:
-            raise BadValue("page", f"{self.base:#x} is not a multiple of {PAGE_SIZE}", "use the first address of a page")
+            raise BadValue(
+                "page", f"{self.base:#x} is not a multiple of {PAGE_SIZE}", "use the first address of a page"
+            )
 
     @property
     def cidr(self) -> str:
@@ -76,7 +78,9 @@ class Page:
         address = Address.parse(text)
         if prefix != str(address.family.bits - PAGE_BITS):
             raise BadValue(
-                "spec.page", f"{cidr!r} is not a page", f"write a /{address.family.bits - PAGE_BITS} with host bits zero"
+                "spec.page",
+                f"{cidr!r} is not a page",
+                f"write a /{address.family.bits - PAGE_BITS} with host bits zero",
             )
         return cls(address.family, address.value, domain)
 
@@ -115,7 +119,9 @@ def lowest_from(mask: int, start: int, count: int) -> int:
 def format_slots(mask: int) -> str:
     """`0-7,12` for a mask; an empty string for none. Inverse of `parse_slots`."""
     if not 0 <= mask <= ALL_SLOTS:
-        raise BadValue("slots", f"mask {mask:#x} has bits beyond slot 63", "this is a defect in Nephila; please report it")
+        raise BadValue(
+            "slots", f"mask {mask:#x} has bits beyond slot 63", "this is a defect in Nephila; please report it"
+        )
     runs: list[str] = []
     while mask:
         first = (mask & -mask).bit_length() - 1

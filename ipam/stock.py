@@ -8,7 +8,8 @@
                │                   │                 COOLING
                └───────────────────┼──mature────────────┘
                                    v
-       any free state ──leave──> LEAVING ──drop──> (not ours any more)
+       any free state ──set aside─> PINNED ──allocate──> ALLOCATED ──retire──> LEAVING
+       any free state, PINNED ──leave──> LEAVING ──drop──> (not ours any more)
        any free state ──accuse─> QUARANTINED ──lift──> UNPROVEN
 
 Only READY slots are picked without a probe (I5). Within READY the least recently released goes first. `pick` costs O(1) amortised, whatever the
@@ -33,6 +34,7 @@ class State(Enum):
     UNPROVEN = "unproven"  # free; must be probed before use
     READY = "ready"  # free and proven clear recently
     COOLING = "cooling"  # free, released too recently
+    PINNED = "pinned"  # set aside for one identity: nobody else may have it
     ALLOCATED = "allocated"
     LEAVING = "leaving"  # journalled as no longer allocatable, on its way out of the lease
     QUARANTINED = "quarantined"  # somebody else was seen using it
@@ -58,7 +60,9 @@ class Held:
 class Shelf:
     """One pool's slots on this node, by state, each map in the order in which its slots should be used."""
 
-    by_state: dict[State, OrderedDict[SlotId, Held]] = field(default_factory=lambda: {state: OrderedDict() for state in State})
+    by_state: dict[State, OrderedDict[SlotId, Held]] = field(
+        default_factory=lambda: {state: OrderedDict() for state in State}
+    )
 
     def count(self, *states: State) -> int:
         return sum(len(self.by_state[state]) for state in states)
@@ -138,18 +142,18 @@ class Stock:
         del self._held[slot]
 
     def leave(self, slots: Iterable[SlotId]) -> tuple[Held, ...]:
-        """Mark free slots as leaving; returns those that were free. The caller journals them before it tells anyone."""
+        """Mark free and pinned slots as leaving; returns those that were. The caller journals them before it tells anyone."""
         left = []
         for slot in slots:
             held = self._held.get(slot)
-            if held is not None and held.state in FREE_STATES:
+            if held is not None and held.state in (*FREE_STATES, State.PINNED):
                 self._move(held, State.LEAVING)
                 left.append(held)
         return tuple(left)
 
     def surplus(self, pool: str, count: int, now: float) -> tuple[SlotId, ...]:
         """Up to `count` free slots to give back: the cooling ones last, since their cooldown is best known here."""
-        self._mature(pool, now)
+        self.mature(pool, now)
         free = self.of_pool(pool, State.UNPROVEN, State.READY, State.COOLING)
         return tuple(held.slot for held in free[:count])
 
@@ -168,7 +172,7 @@ class Stock:
         shelf = self._shelves.get(pool)
         if shelf is None:
             return None
-        self._mature(pool, now)
+        self.mature(pool, now)
         ready = shelf.by_state[State.READY]
         while ready:
             held = next(iter(ready.values()))
@@ -179,14 +183,24 @@ class Stock:
 
     def pick_unproven(self, pool: str, now: float) -> Held | None:
         """A free slot that may be used after an inline probe, or None."""
-        self._mature(pool, now)
+        self.mature(pool, now)
         shelf = self._shelves.get(pool)
         return next(iter(shelf.by_state[State.UNPROVEN].values()), None) if shelf else None
 
+    def set_aside(self, slot: SlotId) -> None:
+        """Nobody but the identity that it is pinned to, or about to be, may have this slot. One that is not free stays as it is."""
+        held = self._held.get(slot)
+        if held is not None and held.state in FREE_STATES:
+            self._move(held, State.PINNED)
+
+    def pinned(self) -> tuple[Held, ...]:
+        """The slots that are set aside."""
+        return tuple(held for shelf in self._shelves.values() for held in shelf.by_state[State.PINNED].values())
+
     def allocate(self, slot: SlotId) -> None:
-        """Bind a slot. Must be ready, or unproven and just probed, or, for a pin, leaving nowhere: any state but allocated or quarantined."""
+        """Bind a slot that is ready, unproven and just probed, or set aside for its identity. Raises ValueError if it must not be bound."""
         held = self._held[slot]
-        if held.state in (State.ALLOCATED, State.QUARANTINED):
+        if held.state in (State.ALLOCATED, State.QUARANTINED, State.LEAVING):
             raise ValueError(f"{slot} is {held.state.value} and must not be allocated")
         self._move(held, State.ALLOCATED)
 
@@ -200,12 +214,22 @@ class Stock:
         held.clear_at = NEVER
         self._move(held, State.COOLING)
 
+    def retire(self, slot: SlotId, now: float, cooldown_s: float) -> None:
+        """The sandbox of a pinned slot is gone: the slot leaves the lease at once, so that the identity can start on any node."""
+        held = self._held[slot]
+        if held.state is not State.ALLOCATED:
+            return
+        held.released_at = now
+        held.cool_until = now + cooldown_s
+        held.clear_at = NEVER
+        self._move(held, State.LEAVING)
+
     # Verdicts ------------------------------------------------------------------------------------------------------------------------
 
     def unproven(self, now: float) -> tuple[Held, ...]:
         """Free slots that want a probe: never proven, or proven too long ago."""
         for pool, shelf in self._shelves.items():
-            self._mature(pool, now)
+            self.mature(pool, now)
             for held in [h for h in shelf.by_state[State.READY].values() if not self._trust.accepts(h, now)]:
                 self._move(held, State.UNPROVEN)
         return tuple(held for shelf in self._shelves.values() for held in shelf.by_state[State.UNPROVEN].values())
@@ -253,7 +277,7 @@ class Stock:
         if held.state is State.UNPROVEN and self._trust.accepts(held, now):
             self._move(held, State.READY)
 
-    def _mature(self, pool: str, now: float) -> None:
+    def mature(self, pool: str, now: float) -> None:
         """Cooling slots whose time is over become unproven (or ready, where no proof is asked for).
 
         Slots enter COOLING in the order of their release, with one cooldown, so the first that is not over ends the walk; slots that arrived

@@ -95,14 +95,14 @@ class Refill:
         if addresses is None or known is None:
             self.targets.pop(pool, None)
             return
+        self._stock.mature(pool, self._clock.now())
         used = self._stock.count(pool, State.ALLOCATED)
-        free = self._stock.count(pool, *FREE_STATES)
-        usable = self._stock.count(pool, State.READY, State.UNPROVEN)
+        usable = self._stock.count(pool, State.READY, State.UNPROVEN)  # cooling addresses serve nobody yet
         size = demand.batch(addresses.size, demand.UNKNOWN_NODE_COUNT)
         target = demand.target(needed, size) if needed and not (known.disable or known.deleting) else 0
         self.targets[pool] = target
         waiting = self._line.waiting(pool)
-        missing = max(target - used - free, waiting - usable)
+        missing = max(target - used - usable, waiting - usable)
         if missing > 0:
             got = await self._keeper.claim(pool, known.domain, addresses, missing, urgent_for=max(waiting - usable, 0))
             if waiting and not got:
@@ -110,8 +110,8 @@ class Refill:
                 self._line.wake(pool, waiting)
             elif got:
                 self._line.wake(pool, got)
-        elif not waiting and (surplus := used + free - target - size) > 0:
-            await self._keeper.give_back(self._stock.surplus(pool, min(surplus, free), self._clock.now()))
+        elif not waiting and (surplus := used + usable - target - size) > 0:
+            await self._keeper.give_back(self._stock.surplus(pool, min(surplus, usable), self._clock.now()))
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""
