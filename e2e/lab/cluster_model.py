@@ -15,7 +15,7 @@ from e2e.lab.api import RESOURCES, Api, ApiError
 from e2e.lab.caches import Cache
 from e2e.lab.controllers import Action, Bind, Create, Delete, Scale, View, plan
 from e2e.lab.kubelet import Kubelet, PodWorker
-from e2e.lab.objects import Key, Object, is_running, name_of, namespace_of, node_of, uid_of
+from e2e.lab.objects import Key, Object, is_running, key_of, name_of, namespace_of, node_of, uid_of
 
 KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "Pod", "Node")
 ACTIONS_AT_ONCE = 16
@@ -69,6 +69,15 @@ class Cluster:
         for pod in self.pods():
             if not pod["metadata"].get("ownerReferences"):
                 await self.api.delete("Pod", name_of(pod), namespace_of(pod))
+
+    def restart_sandboxes(self, prefix: str, count: int) -> set[str]:
+        """New sandboxes for the first running pods whose namespace/name begins so. Returns their UIDs."""
+        chosen = [
+            (kubelet, worker) for kubelet, worker in self.running() if "/".join(key_of(worker.pod)).startswith(prefix)
+        ]
+        for kubelet, worker in chosen[:count]:
+            kubelet.restart_sandbox(uid_of(worker.pod))
+        return {uid_of(worker.pod) for _, worker in chosen[:count]}
 
     # What scenarios ask
 

@@ -32,10 +32,16 @@ class PodWorker:
 
     pod: Object
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    ending: asyncio.Event = field(default_factory=asyncio.Event)  # of the present sandbox: the pod's end, or a restart
     sandbox: Sandbox | None = None
     results: dict[str, Object] = field(default_factory=dict)
     running: bool = False
     task: asyncio.Task[None] | None = None
+
+    def stop(self) -> None:
+        """The pod is to end."""
+        self.stopping.set()
+        self.ending.set()
 
     @property
     def addresses(self) -> dict[str, tuple[str, ...]]:
@@ -77,13 +83,18 @@ class Kubelet:
             self._begin(worker, self._remove(worker))
         worker.pod = pod
         if is_deleted(pod):
-            worker.stopping.set()
+            worker.stop()
 
     def forget(self, pod: Object) -> None:
         """The pod's object is gone, with or without our doing."""
         worker = self.workers.get(uid_of(pod))
         if worker is not None:
-            worker.stopping.set()
+            worker.stop()
+
+    def restart_sandbox(self, uid: str) -> None:
+        """The pod gets a new sandbox with a new container id, as after a crash of its infrastructure container."""
+        self.workers[uid].running = False
+        self.workers[uid].ending.set()
 
     def _begin(self, worker: PodWorker, work: Coroutine[None, None, None]) -> None:
         worker.task = asyncio.create_task(work, name=f"{self.node} {name_of(worker.pod)}")
@@ -101,12 +112,13 @@ class Kubelet:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _live(self, worker: PodWorker) -> None:
-        if await self._set_up(worker):
+        while await self._set_up(worker):
             worker.running = True
             await self._report_running(worker)
-            await worker.stopping.wait()
+            await worker.ending.wait()
             worker.running = False
             await self._tear_down(worker)
+            worker.ending.clear()
         await self._remove(worker)
 
     async def _set_up(self, worker: PodWorker) -> bool:
