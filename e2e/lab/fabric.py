@@ -4,9 +4,11 @@ Nothing touches the machine's own network: both ends of every veth live in names
 removing the names removes everything.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 
 from e2e.lab import netns
@@ -16,6 +18,7 @@ SUBNET_V4, SUBNET_V6 = "10.6.0.0/16", "fd00:6::/64"
 GATEWAY_V4, GATEWAY_V6 = "10.6.0.1", "fd00:6::1"
 FOREIGN_V4, FOREIGN_V6 = "10.6.255.250", "fd00:6::ffff:fa"
 BATCH_TIMEOUT_S = 20.0
+KILL_ROUNDS = 100
 
 
 class FabricError(RuntimeError):
@@ -109,11 +112,14 @@ def ip_batch(namespace: str, lines: list[str]) -> None:
 def destroy(prefix: str) -> list[str]:
     """Removes every namespace of the lab, and first ends what still runs inside one. Returns the names removed; may be called again."""
     found = netns.names(f"{prefix}-")
-    for pid in netns.processes_in(found):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+    for _ in range(KILL_ROUNDS):  # again, for a process may have had a child meanwhile
+        inside = netns.processes_in(found)
+        for pid in inside:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not inside:
+            break
+        time.sleep(0.02)
     for name in found:
         netns.delete(name)
     return found
