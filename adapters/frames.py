@@ -292,8 +292,12 @@ class MemorySegment:
     def port(self, mac: str, name: str = "mem0", *, hear_outgoing: bool = False) -> MemoryPort:
         """A new interface on this wire."""
         port = MemoryPort(self, mac, name, hear_outgoing=hear_outgoing)
-        self._ports.append(port)
+        self.add(port)
         return port
+
+    def add(self, port: MemoryPort) -> None:
+        """Connect a port made elsewhere."""
+        self._ports.append(port)
 
     def carry(self, source: MemoryPort, frame: bytes) -> None:
         """Deliver `frame` to all other ports that are up (and back to `source` with `hairpin`)."""

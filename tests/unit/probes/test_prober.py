@@ -324,3 +324,20 @@ async def test_verifier_quarantines_at_once_what_the_watcher_saw() -> None:
     verifier.forget(V4)
     assert verifier.verdict(V4) is None
     loop.cancel()
+
+
+class LazyPort(MemoryPort):
+    """A port whose owner was too busy to be called back: what arrived waits for `poll`."""
+
+    def arrive(self, heard: Heard) -> None:
+        self._arrived.append(heard)
+
+
+async def test_what_waits_in_the_socket_is_heard_before_time_decides() -> None:
+    world = World()
+    lazy = LazyPort(world.segment, OURS, "mem0", hear_outgoing=False)
+    world.segment.add(lazy)
+    prober = Prober(lazy, world.clock, SeededEntropy(7))
+    world.holder(THEIRS, V4)
+    verdicts = await world.run(prober.verify([V4, V4B]))
+    assert (verdicts[V4].state, verdicts[V4B].state) == (State.TAKEN, State.CLEAR)
