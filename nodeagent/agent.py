@@ -16,13 +16,16 @@ import structlog
 from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.journal import Journal, JournalState, PutMeta
+from adapters.kube.events import EventRecorder, reference
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
-from crds.core import NODE
+from crds.core import NODE, POD
 from crds.nephila import PoolStock, ProbeState
+from crds.spiderpool import IP_POOL
 from ipam.blocks import NodeRef
 from ipam.errors import ApiUnreachable, Internal, NephilaError
 from ipam.fence import Fence
+from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
@@ -31,10 +34,13 @@ from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, Node
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
+from nodeagent.pins import Pins
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import CniRequest, failure, parse_request, version_of
+from nodeagent.segment import SegmentPort
 from nodeagent.verbs import Verbs
+from nodeagent.verification import Verification
 from nodeagent.waiting import WaitingLine
 from nodeagent.wire import PROTOCOL_VERSIONS, HttpReply, HttpRequest
 from nodeagent.world import World
@@ -44,6 +50,7 @@ log = structlog.get_logger(__name__)
 BOOT_ID, NODE_UID = "bootID", "nodeUID"
 RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every lease is re-taken before use
 STARTING = "the agent is starting"
+REPORTER = "nephila.io/agent"
 RETRY_S = 2.0
 
 
@@ -58,6 +65,7 @@ class Ports:
     sandboxes: Sandboxes
     boot_id: str
     version: str
+    segment: SegmentPort | None = None  # None: addresses are not verified, and IPNode says so
 
 
 class Agent:
@@ -67,12 +75,14 @@ class Agent:
         self._starting = STARTING
         self._beat_now = asyncio.Event()
         clock = ports.clock
-        self.stock = Stock(Trust.unlimited())
+        self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
         self.line = WaitingLine()
         self.world = World(ports.store, clock, ports.entropy, config.node, self._changed)
         self.needs = Needs(self.world, config.features)
         self.ownership = Ownership(ports.store)
-        self.allocator = Allocator(ports.journal, clock, self.stock, config.lease.cooldown_s)
+        self.allocator = Allocator(
+            ports.journal, clock, self.stock, config.lease.cooldown_s, lambda slot: self.keeper.is_pinned(slot)
+        )
         self._state = ports.journal.load()
         self.keeper = BlockKeeper(
             ports.store,
@@ -94,8 +104,17 @@ class Agent:
             lambda: not self.why_closed(),
         )
         self.outbox = Outbox(
-            ports.store, ports.journal, clock, ports.entropy, self.allocator, self.world, self.ownership, config.node
+            ports.store,
+            ports.journal,
+            clock,
+            ports.entropy,
+            self.allocator,
+            self.world,
+            self.ownership,
+            config.node,
+            lambda owner: config.features.enable_stateful_set and owner.is_stateful_set,
         )
+        self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
         self.verbs = Verbs(
             self.world,
             self.needs,
@@ -109,6 +128,9 @@ class Agent:
             config.lease.wait_s,
             self.why_closed,
             self._allocated,
+            self.pins if config.features.enable_stateful_set else None,
+            self.outbox,
+            ports.journal.sync,
         )
         self.reconciler = Reconciler(
             self.allocator,
@@ -119,6 +141,9 @@ class Agent:
             config.lease.leak_confirm_s,
             self._allocated,
         )
+        self.verification: Verification | None = None
+        self._watch: tuple[str, str] = ("off", "no parent interface is configured")
+        self.events = EventRecorder(ports.store, clock, ports.entropy, controller=REPORTER, instance=config.node)
         self.mailbox: Mailbox | None = None
         self.failure_observers: list[Callable[[str, str], None]] = []
         self._restore(self._state)
@@ -176,10 +201,14 @@ class Agent:
             await self._join()
             self._starting = ""
             log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
+            tasks.create_task(self.events.run(), name="events")
+            if self._ports.segment is not None:
+                tasks.create_task(self._verify(self._ports.segment), name="verification")
             tasks.create_task(self.refill.run(), name="refill")
             tasks.create_task(self.outbox.run(), name="outbox")
             tasks.create_task(self._heartbeats(), name="heartbeats")
             tasks.create_task(self.reconciler.run(), name="reconciler")
+            tasks.create_task(self.pins.run(), name="pins")
 
     async def _join(self) -> None:
         """Bring memory in step with the API, and be acknowledged once. Tried until it works."""
@@ -260,6 +289,49 @@ class Agent:
             if stored is None or seen is None or stored.spec != seen.spec:
                 return
 
+    # Segment -------------------------------------------------------------------------------------------------------------------------
+
+    async def _verify(self, port: SegmentPort) -> None:
+        """Keep free addresses proven and live ones watched. A segment that cannot be opened is tried again: nothing is handed out unproven."""
+        while True:
+            try:
+                segment = await port.open(
+                    lambda seen: self.verification.on_intrusion(seen) if self.verification else None
+                )
+            except OSError as error:
+                self._watch = ("off", f"{self.config.parent}: {error}")
+                log.error("segment_unusable", parent=self.config.parent, error=str(error))
+                await self._ports.clock.sleep(RETRY_S)
+                continue
+            break
+        self._watch = (segment.watcher.mode.value, segment.watcher.reason)
+        self.verification = Verification(
+            segment.prober,
+            self.stock,
+            self.allocator,
+            self.line,
+            self._ports.journal,
+            self._ports.clock,
+            port.mac_of,
+            self._tell_of_address,
+            domain=self.config.domain,
+            interval_s=self.config.probe.verify_interval_s,
+        )
+        self.verification.attend(segment.watcher)
+        try:
+            await self.verification.run()
+        finally:
+            await segment.close()
+
+    def _tell_of_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
+        """On the pool and the node, and on the pod that holds the address if one does."""
+        tell = self.events.normal if reason == "AddressFreeAgain" else self.events.warning
+        tell(reference(IP_POOL, pool), reason, "Verify", note)
+        tell(reference(NODE, self.config.node), reason, "Verify", note)
+        holder = self.allocator.holder_of(slot)
+        if holder is not None:
+            tell(reference(POD, holder.pod, holder.namespace, holder.pod_uid), reason, "Verify", note)
+
     # Memory --------------------------------------------------------------------------------------------------------------------------
 
     def _restore(self, state: JournalState) -> None:
@@ -281,6 +353,8 @@ class Agent:
         """An ADD, DEL or GC changed something: tell the API afterwards, and look at the stock."""
         for record in self.allocator.take_dirty():
             self.outbox.mark(*record)
+        if self.verification is not None:
+            self.verification.kick()
         self.refill.kick()
 
     def _report(self) -> NodeReport:
@@ -296,7 +370,8 @@ class Agent:
                 )
                 for pool in sorted({*self.stock.pools(), *self.line.pools()} - {""})
             ),
-            probe=ProbeState(mode="off", reason="verification is not built in yet"),
+            conflicts=tuple(self.verification.conflicts.values()) if self.verification else (),
+            probe=ProbeState(mode=self._watch[0], reason=self._watch[1]),
             version=self._ports.version,
             parent=self.config.parent,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import yaml
@@ -46,11 +47,21 @@ class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
             raise ValueError(f"cooldownFloorS {self.cooldown_floor_s} must not exceed cooldownS {self.cooldown_s}")
 
 
+class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Verification of addresses on the parent interface."""
+
+    verify_interval_s: float = 300.0  # a clear verdict is believed for so long
+    watch: Literal["ebpf", "packet", "off"] = "ebpf"  # the best watcher to try
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
     node: str
-    parent: str = ""  # interface on which pods are attached; probes and announcements leave through it
+    parent: str = (
+        ""  # interface on which pods are attached; probes and announcements leave through it; "": no verification
+    )
+    domain: str = ""  # the L2 domain behind it, as the pools' annotation nephila.io/l2-domain names it
     socket: str = "/run/nephila/nephila.sock"
     state_dir: str = "/var/lib/nephila"
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
@@ -58,6 +69,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     api: ApiSettings = ApiSettings()
     features: FeatureSettings = FeatureSettings()
     lease: LeaseSettings = LeaseSettings()
+    probe: ProbeSettings = ProbeSettings()
 
 
 def load_config(path: Path) -> AgentConfig:

@@ -26,8 +26,10 @@ from nodeagent.config import AgentConfig, ApiSettings, load_config
 from nodeagent.health import HealthServer
 from nodeagent.metrics import AgentCollector
 from nodeagent.request import failure
+from nodeagent.segment import ParentSegment
 from nodeagent.spool import Spool
 from nodeagent.wire import CniSocket
+from probes.watcher import Mode
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +43,8 @@ async def run(config: AgentConfig) -> None:
     journal = SqliteJournal.open(Path(config.state_dir) / "journal.db")
     transport = await connect(_source(config.api), component=COMPONENT, version=release)
     store = KubeStore(transport, clock, entropy)
-    ports = Ports(store, journal, clock, entropy, NetnsSandboxes(), BOOT_ID.read_text().strip(), release)
+    segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch)) if config.parent else None
+    ports = Ports(store, journal, clock, entropy, NetnsSandboxes(), BOOT_ID.read_text().strip(), release, segment)
     agent = Agent(config, ports)
     socket_path = Path(config.socket)
     cni = CniSocket(socket_path, agent.serve, lambda error: failure(error, ""))

@@ -21,6 +21,7 @@ from crds.meta import Kind, ObjectMeta
 from crds.spiderpool import IP_POOL
 from nodeagent.agent import Agent, Ports
 from nodeagent.config import AgentConfig, LeaseSettings
+from nodeagent.segment import SegmentPort
 from nodeagent.wire import HttpRequest
 
 FAST = LeaseSettings(
@@ -64,12 +65,20 @@ class Lab:
 
     @asynccontextmanager
     async def agent(
-        self, node: str, *, store: MemoryStore | None = None, boot_id: str = "boot-1", lease: LeaseSettings = FAST
+        self,
+        node: str,
+        *,
+        store: MemoryStore | None = None,
+        boot_id: str = "boot-1",
+        lease: LeaseSettings = FAST,
+        segment: SegmentPort | None = None,
     ) -> AsyncIterator[Agent]:
         """A running, ready agent on the node's journal; it ends as by kill -9: nothing is said goodbye to."""
         disk = self.disks.setdefault(node, MemoryDisk())
         journal = disk.open()
-        ports = Ports(store or self.store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, boot_id, "test")
+        ports = Ports(
+            store or self.store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, boot_id, "test", segment
+        )
         agent = Agent(AgentConfig(node=node, lease=lease), ports)
         task = asyncio.create_task(agent.run())
         try:

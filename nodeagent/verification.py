@@ -1,0 +1,261 @@
+"""Joins probes and stock: free slots are proven ahead of demand, accused ones quarantined with a re-test and an end, live ones defended.
+
+Nothing of this is in the ADD path. What the segment says arrives here as verdicts (active) and intrusions (passive), and leaves as a change of a
+slot's state, a journal entry, an Event, and a line in `IPNode.status.conflicts`.
+
+- A free slot that somebody uses is quarantined; `probes.quarantine` says when it is tested again and when it is free again.
+- An allocated slot that somebody else claims is defended by announcement (RFC 5227 section 2.4: at most one in DEFEND_INTERVAL), reported, and
+  never taken from its pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.journal import DropSlot, Journal, PutSlot, SlotRecord
+from crds.nephila import ConflictSeen
+from ipam.addresses import Family
+from ipam.slots import SlotId
+from ipam.stock import FREE_STATES, Held, State, Stock
+from nodeagent.allocator import Allocator
+from nodeagent.waiting import WaitingLine
+from probes.macs import Party
+from probes.messages import How
+from probes.prober import Prober
+from probes.profiles import FAST
+from probes.verdicts import Evidence, Verdict
+from probes.verdicts import State as Seen
+from probes.verifier import Verifier
+from probes.watcher import Intrusion, Watcher
+
+log = structlog.get_logger(__name__)
+
+SYNC_S = 0.25  # how often the tracked set is compared with the stock when nothing kicks
+SETTLE_S = 0.3  # from the CNI reply until the pod's interface can be asked for its MAC
+MAC_TRIES = 10
+DEFEND_INTERVAL_S = 10.0  # RFC 5227 section 1.1
+MAX_CONFLICTS = 64
+
+
+class MacOf(Protocol):
+    async def __call__(self, netns: Path, interface: str) -> str | None:
+        """The MAC of an interface inside a namespace, without entering it; None if it is not there."""
+
+
+_HOW = {
+    (Family.V4, False): How.ARP_CLAIM,
+    (Family.V4, True): How.ARP_PROBE,
+    (Family.V6, False): How.ND_CLAIM,
+    (Family.V6, True): How.ND_PROBE,
+}
+
+Tell = Callable[[str, SlotId, str, str], None]  # reason, slot, pool, note
+
+
+@dataclass(slots=True)
+class _Live:
+    """A pod's address on this node."""
+
+    mac: str = ""
+    defended_at: float = float("-inf")
+
+
+class Verification:
+    """Built inside a running event loop. `domain`: the L2 domain behind the parent interface; slots of others cannot be seen from here."""
+
+    def __init__(
+        self,
+        prober: Prober,
+        stock: Stock,
+        allocator: Allocator,
+        line: WaitingLine,
+        journal: Journal,
+        clock: Clock,
+        mac_of: MacOf,
+        tell: Tell,
+        *,
+        domain: str,
+        interval_s: float,
+    ) -> None:
+        self._prober = prober
+        self._stock = stock
+        self._allocator = allocator
+        self._line = line
+        self._journal = journal
+        self._clock = clock
+        self._mac_of = mac_of
+        self._tell = tell
+        self._domain = domain
+        self._verifier = Verifier(prober, clock, self._on_verdict, interval_s=interval_s, profile=FAST)
+        self._watcher: Watcher | None = None
+        self._tracked: set[SlotId] = set()
+        self._live: dict[SlotId, _Live] = {}
+        self._kicked = asyncio.Event()
+        self.conflicts: OrderedDict[SlotId, ConflictSeen] = OrderedDict()
+
+    def attend(self, watcher: Watcher) -> None:
+        """From now on the watcher is told which addresses matter; its intrusions come to `on_intrusion`."""
+        self._watcher = watcher
+
+    def kick(self) -> None:
+        """The stock changed: compare soon."""
+        self._kicked.set()
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._verifier.run(), name="verifier")
+            while True:
+                self._kicked.clear()
+                self._sync(tasks)
+                await self._rest()
+
+    # The tracked set follows the stock -----------------------------------------------------------------------------------------------
+
+    def _sync(self, tasks: asyncio.TaskGroup) -> None:
+        now = self._clock.now()
+        for pool in self._stock.pools():
+            self._stock.mature(pool, now)
+        wanted = {held.slot: held for held in self._stock if held.state not in (State.LEAVING, State.COOLING)}
+        for slot in self._tracked - wanted.keys():
+            self._forget(slot)
+        for slot, held in wanted.items():
+            if slot.domain != self._domain:
+                self._stock.prove(slot, now)  # no interface of this node is on that segment: its own nodes verify it
+            elif held.state is State.ALLOCATED:
+                self._follow(slot, tasks)
+            elif slot not in self._tracked or slot in self._live:
+                self._free(slot, held)
+
+    def _free(self, slot: SlotId, held: Held) -> None:
+        self._live.pop(slot, None)
+        self._verifier.forget(
+            slot.address
+        )  # what was known of it as a pod's address says nothing about it as a free one
+        self._verifier.track(slot.address)
+        self._tracked.add(slot)
+        if self._watcher is not None:
+            self._watcher.watch(slot.address)
+
+    def _follow(self, slot: SlotId, tasks: asyncio.TaskGroup) -> None:
+        """A pod uses it: learn its MAC, announce it, and from then on expect that MAC."""
+        if slot in self._live:
+            return
+        self._live[slot] = _Live()
+        self._verifier.forget(slot.address)
+        self._tracked.add(slot)
+        if self._watcher is not None:
+            self._watcher.watch(slot.address, settling=True)
+        tasks.create_task(self._announce(slot), name="announce")
+
+    def _forget(self, slot: SlotId) -> None:
+        self._tracked.discard(slot)
+        self._verifier.forget(slot.address)
+        if self._live.pop(slot, None) is not None:
+            self._prober.stop_announcing(slot.address)
+        if self._watcher is not None:
+            self._watcher.unwatch(slot.address)
+
+    async def _announce(self, slot: SlotId) -> None:
+        """Once the pod's interface is there. Bounded: a pod that never comes up is not announced."""
+        for _try in range(MAC_TRIES):
+            await self._clock.sleep(SETTLE_S)
+            attachment, live = self._allocator.holder_of(slot), self._live.get(slot)
+            if attachment is None or live is None:
+                return
+            mac = await self._mac_of(Path(attachment.netns), attachment.key.ifname)
+            if mac and self._live.get(slot) is live:
+                live.mac = mac
+                self._prober.announce(slot.address, mac)
+                if self._watcher is not None:
+                    self._watcher.watch(slot.address, mac)
+                return
+
+    # What the segment says -----------------------------------------------------------------------------------------------------------
+
+    def _on_verdict(self, verdict: Verdict) -> None:
+        slot = SlotId(self._domain, verdict.address.family, verdict.address.value)
+        held = self._stock.get(slot)
+        if held is None or slot in self._live:
+            return
+        if verdict.state is Seen.TAKEN and verdict.evidence is not None:
+            self._quarantine(held, verdict.evidence)
+        elif verdict.state is Seen.CLEAR:
+            if held.state is State.QUARANTINED:
+                if self._verifier.quarantine(verdict.address) is not None:
+                    return  # silent once; it takes another
+                self._lift(held)
+            self._stock.prove(slot, verdict.at)
+            self._line.wake(held.pool, 1)
+
+    def on_intrusion(self, seen: Intrusion) -> None:
+        """The watcher saw somebody use (or probe for) one of our addresses."""
+        slot = SlotId(self._domain, seen.address.family, seen.address.value)
+        held = self._stock.get(slot)
+        if held is None:
+            return
+        evidence = Evidence(seen.mac, _HOW[slot.family, seen.probing], seen.party, seen.at)
+        if held.state is State.ALLOCATED:
+            self._defend(slot, held, evidence)
+        elif held.state in FREE_STATES or held.state is State.QUARANTINED:
+            self._verifier.suspect(seen.address, evidence)
+
+    def _quarantine(self, held: Held, evidence: Evidence) -> None:
+        if not self._stock.accuse(held.slot):
+            return
+        slot = held.slot
+        record = SlotRecord(slot.domain, slot.family, slot.value, "quarantined", evidence=evidence.mac)
+        self._journal.commit([PutSlot(record)])
+        self._report(held, evidence)
+        log.warning("address_quarantined", address=str(slot), mac=evidence.mac, how=evidence.how.value, pool=held.pool)
+        self._tell(
+            "AddressInUse",
+            slot,
+            held.pool,
+            f"{slot} is free but used by {evidence.mac}; it is held back and tested again",
+        )
+
+    def _lift(self, held: Held) -> None:
+        slot = held.slot
+        self._stock.lift(slot, self._clock.now())
+        self._journal.commit([DropSlot(slot.domain, slot.family, slot.value)])
+        self.conflicts.pop(slot, None)
+        log.info("quarantine_ended", address=str(slot), pool=held.pool)
+        self._tell("AddressFreeAgain", slot, held.pool, f"{slot} has fallen silent and is usable again")
+
+    def _defend(self, slot: SlotId, held: Held, evidence: Evidence) -> None:
+        live, now = self._live.get(slot), self._clock.now()
+        if live is None or not live.mac or evidence.party is Party.SELF or now - live.defended_at < DEFEND_INTERVAL_S:
+            return
+        live.defended_at = now
+        self._prober.announce(slot.address, live.mac)
+        self._report(held, evidence)
+        log.warning("address_defended", address=str(slot), mac=evidence.mac, pod_mac=live.mac)
+        self._tell(
+            "AddressConflict", slot, held.pool, f"{slot} belongs to a pod of this node, but {evidence.mac} claims it"
+        )
+
+    def _report(self, held: Held, evidence: Evidence) -> None:
+        seen = datetime.fromtimestamp(self._clock.wall(), UTC)
+        self.conflicts[held.slot] = ConflictSeen(
+            ip=str(held.slot.address), mac=evidence.mac, pool=held.pool, seen=seen, how=evidence.how.value
+        )
+        while len(self.conflicts) > MAX_CONFLICTS:
+            self.conflicts.popitem(last=False)
+
+    async def _rest(self) -> None:
+        waiter = asyncio.ensure_future(self._kicked.wait())
+        sleeper = asyncio.ensure_future(self._clock.sleep(SYNC_S))
+        try:
+            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waiter.cancel()
+            sleeper.cancel()
