@@ -115,6 +115,7 @@ class IPPoolStatus(WireStruct):
     quarantined_ip_count: (
         Annotated[int, say("Addresses held back because someone else was seen to use them.", minimum=0)] | UnsetType
     ) = UNSET
+    node_count: Annotated[int, say("Nodes that hold or want addresses of this pool.", minimum=0)] | UnsetType = UNSET
     conditions: Conditions = ()
 
 

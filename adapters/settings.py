@@ -1,0 +1,23 @@
+"""Settings that several programs share: how the API server is reached."""
+
+from __future__ import annotations
+
+import msgspec
+
+from adapters.kube.transport import Explicit, Kubeconfig, Source, default_source
+
+
+class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """How the API server is reached: `url` (plain, for labs), else `kubeconfig`, else the pod's service account."""
+
+    url: str = ""
+    kubeconfig: str = ""
+    context: str = ""
+
+    def source(self) -> Source:
+        """What `adapters.kube.transport.connect` needs."""
+        if self.url:
+            return Explicit(self.url)
+        if self.kubeconfig:
+            return Kubeconfig(self.kubeconfig, self.context)
+        return default_source()

@@ -1,0 +1,5 @@
+import sys
+
+from leader.service import main
+
+sys.exit(main())

@@ -1,0 +1,86 @@
+"""The leader's settings: one YAML file, every key optional except `node`; a misspelt key is an error, not a default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from adapters.settings import ApiSettings
+from ipam.election import Timings
+from ipam.errors import BadValue
+from ipam.reclaim import GRACE_S, Policy, Rules
+
+
+class ElectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Seconds: how long others wait for a silent leader, when it gives up by itself, how often it renews."""
+
+    lease_s: float = 15.0
+    renew_deadline_s: float = 10.0
+    retry_s: float = 2.0
+
+    def __post_init__(self) -> None:
+        self.timings()
+
+    def timings(self) -> Timings:
+        return Timings(self.lease_s, self.renew_deadline_s, self.retry_s)
+
+
+class ReclaimSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """`agent_lease_s` must not be below the `lease.leaseS` of any agent: it is how long a silent agent may go on handing out."""
+
+    agent_lease_s: float = 300.0
+    grace_s: float = GRACE_S
+    unreachable: Literal["Probe", "Confirm", "Never"] = "Probe"
+    period_s: float = 10.0
+
+    def rules(self) -> Rules:
+        return Rules(self.agent_lease_s, self.grace_s, Policy(self.unreachable))
+
+
+class SweepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Orphaned SpiderEndpoints and pins: how often they are looked for, and for how long one must be seen orphaned before it is removed."""
+
+    period_s: float = 30.0
+    orphan_s: float = 60.0
+
+
+class StatusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Pool status: the least time between two writes of one pool, and writes per second over all pools."""
+
+    gap_s: float = 1.0
+    writes_per_s: float = 20.0
+
+
+class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Everything the leader is told at start. `warm_standby`: candidates that do not lead keep their picture of the cluster up to date, which
+    costs memory and watches, and saves the time to list everything when they take over."""
+
+    node: str
+    health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
+    log_level: str = "info"
+    warm_standby: bool = True
+    silent_s: float = 90.0  # a node without a heartbeat for so long is not asked for slots
+    api: ApiSettings = ApiSettings()
+    election: ElectionSettings = ElectionSettings()
+    reclaim: ReclaimSettings = ReclaimSettings()
+    sweep: SweepSettings = SweepSettings()
+    status: StatusSettings = StatusSettings()
+
+
+def load_config(path: Path, *, node: str = "") -> LeaderConfig:
+    """Read the settings file; `node`, if given, wins over the file's. Raises BadValue naming the file, the key and what is wrong."""
+    try:
+        raw: Any = yaml.safe_load(path.read_text()) or {}
+    except OSError as error:
+        raise BadValue(str(path), f"cannot be read: {error.strerror}", "give --config an existing YAML file") from error
+    except yaml.YAMLError as error:
+        raise BadValue(str(path), f"is not YAML: {error}", "correct the file") from error
+    if node and isinstance(raw, dict):
+        raw["node"] = node
+    try:
+        return msgspec.convert(raw, LeaderConfig)
+    except msgspec.ValidationError as error:
+        raise BadValue(str(path), str(error), "see docs/reference/leader-config.md for the keys") from error

@@ -1,0 +1,183 @@
+"""The leader as one object over its ports: stands for election, and while it leads runs every controller.
+
+`service.py` gives it the real adapters, the simulation its own; nothing in here knows which. A reign begins when everything was listed once, and
+with machines that know nothing: all timers start at this reign's own first observation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.entropy import Entropy
+from adapters.kube.store import Store
+from crds.meta import UNSET, KubeObject
+from crds.nephila import IP_BLOCK, IP_NODE, IPNode
+from leader.announce import Announcer, LogAnnouncer
+from leader.config import LeaderConfig
+from leader.controllers.consistency import Consistency
+from leader.controllers.endpoints import Endpoints
+from leader.controllers.pins import Pins
+from leader.controllers.pools import Pools
+from leader.controllers.recalls import Recalls
+from leader.controllers.reclaim import Reclaim
+from leader.elector import Elector
+from leader.loop import Allowance, Loop
+from leader.sight import Sight
+from leader.writing import Authority, Writer
+
+log = structlog.get_logger(__name__)
+
+RECALL_GAP_S = 0.01
+RECALL_PERIOD_S = 1.0
+POOLS_GAP_S = 0.1
+CONSISTENCY_PERIOD_S = 600.0
+SWEEPS_PER_S, SWEEP_BURST = 20.0, 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The impure edges."""
+
+    store: Store
+    clock: Clock
+    entropy: Entropy
+    announcer: Announcer = field(default_factory=LogAnnouncer)
+
+
+@dataclass(slots=True)
+class Reign:
+    """One uninterrupted time of leading: fresh controllers over the picture."""
+
+    recalls: Recalls
+    reclaim: Reclaim
+    endpoints: Endpoints
+    pins: Pins
+    pools: Pools
+    consistency: Consistency
+    loops: tuple[Loop, ...] = ()
+
+
+class Leader:
+    """`reign` is None while this process does not lead."""
+
+    def __init__(self, config: LeaderConfig, ports: Ports) -> None:
+        self.config = config
+        self._ports = ports
+        self.reign: Reign | None = None
+        self._standby = self._new_sight() if config.warm_standby else None
+        identity = f"{config.node}-{ports.entropy.bits(32):08x}"
+        self.elector = Elector(
+            ports.store,
+            ports.clock,
+            ports.entropy,
+            identity,
+            config.election.timings(),
+            self._lead,
+            self._highest_term,
+        )
+
+    async def run(self) -> None:
+        """Until cancelled; then the work stops first, and the lock is given away last."""
+        running = asyncio.create_task(self.elector.run(), name="election")
+        tasks = {running}
+        if self._standby is not None:
+            tasks.add(asyncio.create_task(self._standby.run(), name="sight"))
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        finally:
+            for task in (running, *(tasks - {running})):
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+
+    def why_not_ready(self) -> str:
+        """A standby is ready; a leader is when it has seen everything."""
+        if self.elector.is_leading and self.reign is None:
+            return "leading, but the cluster was not listed yet"
+        return ""
+
+    def _new_sight(self) -> Sight:
+        return Sight(self._ports.store, self._ports.clock, self._ports.entropy)
+
+    async def _lead(self, authority: Authority) -> None:
+        """One reign, until cancelled or deposed."""
+        async with asyncio.TaskGroup() as tasks:
+            sight = self._standby
+            if sight is None:
+                sight = self._new_sight()
+                tasks.create_task(sight.run(), name="sight")
+            await sight.synced()
+            reign = self._controllers(sight, authority)
+            kicks = self._kicks(reign)
+            sight.kicks.append(kicks)
+            try:
+                await reign.consistency.work()
+                self.reign = reign
+                log.info("reign_began", term=authority.term, blocks=len(sight.blocks), nodes=len(sight.mailboxes))
+                async with asyncio.TaskGroup() as loops:
+                    for loop in reign.loops:
+                        loops.create_task(loop.run(), name=loop.name)
+            finally:
+                self.reign = None
+                sight.kicks.remove(kicks)
+
+    def _controllers(self, sight: Sight, authority: Authority) -> Reign:
+        clock, entropy, config = self._ports.clock, self._ports.entropy, self.config
+        writer = Writer(self._ports.store, clock, authority)
+        sweeps = Allowance(clock, SWEEPS_PER_S, SWEEP_BURST)
+        statuses = Allowance(clock, config.status.writes_per_s, 2 * config.status.writes_per_s)
+        reign = Reign(
+            recalls=Recalls(sight, writer, clock, entropy, config.silent_s),
+            reclaim=Reclaim(sight, writer, clock, entropy, config.reclaim.rules(), self._ports.announcer),
+            endpoints=Endpoints(sight, writer, clock, config.sweep.orphan_s, sweeps),
+            pins=Pins(sight, writer, clock, config.sweep.orphan_s, sweeps),
+            pools=Pools(sight, writer, clock, config.status.gap_s, statuses),
+            consistency=Consistency(sight, writer, self._ports.announcer),
+        )
+
+        async def nodes() -> None:
+            await reign.reclaim.work()
+            await reign.reclaim.unmark()
+
+        reign.loops = (
+            Loop("recalls", reign.recalls.work, clock, entropy, period_s=RECALL_PERIOD_S, gap_s=RECALL_GAP_S),
+            Loop("reclaim", nodes, clock, entropy, period_s=config.reclaim.period_s),
+            Loop("endpoints", reign.endpoints.work, clock, entropy, period_s=config.sweep.period_s),
+            Loop("pins", reign.pins.work, clock, entropy, period_s=config.sweep.period_s),
+            Loop("pools", reign.pools.work, clock, entropy, period_s=min(config.status.gap_s, 1.0), gap_s=POOLS_GAP_S),
+            Loop("consistency", reign.consistency.work, clock, entropy, period_s=CONSISTENCY_PERIOD_S),
+        )
+        return reign
+
+    def _kicks(self, reign: Reign) -> Callable[[KubeObject], None]:
+        recalls, pools = reign.loops[0], reign.loops[4]
+
+        def kick(changed: KubeObject) -> None:
+            if reign.recalls.concerns(changed):
+                recalls.kick()
+            if changed.kind == "SpiderIPPool":
+                pools.kick()
+
+        return kick
+
+    async def _highest_term(self) -> int:
+        """What earlier leaders left behind, read from the API: only when there is no lock object."""
+        blocks = (await self._ports.store.list(IP_BLOCK)).items
+        nodes = (await self._ports.store.list(IP_NODE)).items
+        return max(_terms((block.spec.term for block in blocks), nodes), default=0)
+
+
+def _terms(blocks: Iterable[int], nodes: Iterable[IPNode]) -> Iterable[int]:
+    yield from blocks
+    for node in nodes:
+        if node.spec.fence is not UNSET:
+            yield node.spec.fence.term
