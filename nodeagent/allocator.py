@@ -15,7 +15,7 @@ No I/O but the journal's one commit, no await, no work that grows with a pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from adapters.clock import Clock
@@ -74,7 +74,10 @@ class Attachment:
 class Allocator:
     """The node's attachments over its stock. One event loop owns it."""
 
-    def __init__(self, journal: Journal, clock: Clock, stock: Stock, cooldown_s: float) -> None:
+    def __init__(
+        self, journal: Journal, clock: Clock, stock: Stock, cooldown_s: float, is_pinned: Callable[[SlotId], bool]
+    ) -> None:
+        self._is_pinned = is_pinned
         self._journal = journal
         self._clock = clock
         self._stock = stock
@@ -148,13 +151,21 @@ class Allocator:
         return adopted
 
     def release(self, key: Key) -> Attachment | None:
-        """DEL: free what this very container holds, and refuse its ADD from now on. Repeats are harmless. Raises JournalFailed."""
+        """DEL: free what this very container holds, and refuse its ADD from now on. Repeats are harmless. Raises JournalFailed.
+
+        A pinned address does not become free here: it leaves the node's leases, which vacates its pin.
+        """
         present = self._attachments.get(key)
         now, wall = self._clock.now(), self._clock.wall()
+        pinned: set[SlotId] = set()
         writes: list[Write] = [PutTombstone(key.network, key.container_id, key.ifname, wall)]
         if present is not None:
             writes += [_drop(record) for record in _records(present)]
-            writes += [PutSlot(self._cooling(grant.slot, now, wall)) for grant in present.grants]
+            pinned = {grant.slot for grant in present.grants if self._is_pinned(grant.slot)}
+            writes += [
+                PutSlot(self._resting(grant.slot, "leaving" if grant.slot in pinned else "cooling", now, wall))
+                for grant in present.grants
+            ]
             writes.append(_outbox(present))
         writes += self._expired_tombstones(wall)
         self._journal.commit(writes)
@@ -165,7 +176,8 @@ class Allocator:
         if present is not None:
             self._forget(present)
             for grant in present.grants:
-                self._stock.release(grant.slot, now, self._cooldown_s)
+                end = self._stock.retire if grant.slot in pinned else self._stock.release
+                end(grant.slot, now, self._cooldown_s)
         return present
 
     def restore(self, state: JournalState) -> tuple[Attachment, ...]:
@@ -206,12 +218,12 @@ class Allocator:
         for grant in attachment.grants:
             del self._by_slot[grant.slot]
 
-    def _cooling(self, slot: SlotId, now: float, wall: float) -> SlotRecord:
+    def _resting(self, slot: SlotId, state: str, now: float, wall: float) -> SlotRecord:
         return SlotRecord(
             domain=slot.domain,
             family=slot.family,
             value=slot.value,
-            state="cooling",
+            state=state,
             released_now=now,
             until_wall=wall + self._cooldown_s,
         )

@@ -10,9 +10,11 @@ between the two harmless:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -24,7 +26,7 @@ from crds.blocks import block_changes, block_from_wire, block_to_wire
 from crds.nephila import IP_BLOCK
 from ipam import lease
 from ipam.addresses import Family
-from ipam.blocks import Block, Cooling, NodeRef
+from ipam.blocks import Block, Cooling, NodeRef, PinOwner
 from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
 from ipam.slots import ALL_SLOTS, Page, SlotId
@@ -81,6 +83,7 @@ class BlockKeeper:
         self._full_since: dict[Page, float] = {}
         self._next_index: dict[str, int] = {}
         self._remembered: dict[SlotId, SlotRecord] = {}
+        self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
 
     def leases(self) -> Mapping[Page, Seen]:
         return self._mine
@@ -222,11 +225,35 @@ class BlockKeeper:
         after = await self._change(page, decide)
         return after.block if after else None
 
+    async def look(self, page: Page) -> Block:
+        """The block as it stands in the API now; a decision made on it must still be written by `change`. Raises ApiUnreachable."""
+        return (await self._read(page)).block
+
+    def pinned_to(self, owner: PinOwner) -> Iterator[SlotId]:
+        """The slots of our leases that are pinned to an identity, as last seen."""
+        for page, seen in self._mine.items():
+            for pin in seen.block.pins:
+                if pin.owner.same_identity(owner):
+                    yield SlotId(page.domain, page.family, page.base + pin.slot)
+
+    def is_pinned(self, slot: SlotId) -> bool:
+        """True if the slot is pinned, as last seen; only slots of our leases are known."""
+        seen = self._mine.get(slot.page)
+        return seen is not None and bool(seen.block.pinned & slot.bit)
+
     async def _change(self, page: Page, decide: Decide) -> Seen | None:
-        """Read (or take what we last saw), decide, write; on conflict read and decide again.
+        """Read (or take what we last saw), decide, write; on conflict read and decide again. One at a time per page: an answer that is
+        taken in late would otherwise bring back slots that a later write gave away.
 
         Returns what stands in the API afterwards, or None if `decide` keeps refusing. Raises ApiUnreachable.
         """
+        turn = self._turns.get(page)
+        if turn is None:
+            turn = self._turns[page] = asyncio.Lock()
+        async with turn:
+            return await self._compare_and_swap(page, decide)
+
+    async def _compare_and_swap(self, page: Page, decide: Decide) -> Seen | None:
         seen = self._mine.get(page)
         for _attempt in range(MAX_CAS_ATTEMPTS):
             if seen is None:
@@ -327,6 +354,8 @@ class BlockKeeper:
             if slot not in self._stock:
                 until = max((entry.until for entry in block.cooling if entry.slots & slot.bit), default=NEVER)
                 self._hold(slot, until if until > wall else NEVER, suspect=block.suspect & slot.bit)
+        for slot in block.page.slot_ids(leased & block.pinned):
+            self._stock.set_aside(slot)  # only its identity's ADD may take it from there (I6)
         for slot in block.page.slot_ids(ALL_SLOTS & ~leased):
             held = self._stock.get(slot)
             if held is None or held.state is State.LEAVING:
@@ -340,7 +369,7 @@ class BlockKeeper:
         """Into the stock, with what the journal remembers of the slot."""
         now, wall = self._clock.now(), self._clock.wall()
         record = self._remembered.pop(slot, None)
-        if record is not None and record.state == "cooling":
+        if record is not None and record.state in ("cooling", "leaving"):
             cool_until_wall = max(cool_until_wall, record.until_wall)
         cool_until = now + cool_until_wall - wall if cool_until_wall > wall else NEVER
         self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))

@@ -7,8 +7,9 @@ unknown outcome costs a repeat, never a loss. Bounded concurrency, back-off per 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -23,7 +24,7 @@ from crds.spiderpool import ENDPOINT, EndpointStatus, IPAllocation, PodIPAllocat
 from crds.spiderpool import Route as WireRoute
 from ipam.addresses import Family
 from ipam.catalog import Catalog
-from ipam.errors import NephilaError
+from ipam.errors import ApiUnreachable, NephilaError
 from ipam.owners import TopOwner
 from nodeagent.allocator import Allocator, Attachment
 from nodeagent.ownership import Ownership
@@ -49,7 +50,10 @@ class Outbox:
         world: World,
         ownership: Ownership,
         node: str,
+        keeps_address: Callable[[TopOwner], bool],
     ) -> None:
+        self._keeps_address = keeps_address
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._store = store
         self._journal = journal
         self._clock = clock
@@ -75,6 +79,19 @@ class Outbox:
         self._due[key] = pod_uid
         self._work.set()
 
+    def is_due(self, key: str) -> bool:
+        """True if pod `key`'s SpiderEndpoint may be out of date."""
+        return key in self._due or key in self._busy
+
+    async def deliver(self, key: str, uid: str) -> None:
+        """Write pod `key`'s SpiderEndpoint now; raises ApiUnreachable, and the workers go on trying. For those who must tell before they answer."""
+        try:
+            await self._once(key, uid)
+        except StoreError as error:
+            self.mark(key, uid)
+            raise ApiUnreachable(f"SpiderEndpoint {key} could not be written: {error}") from error
+        self._due.pop(key, None)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             for _ in range(WORKERS):
@@ -99,14 +116,21 @@ class Outbox:
         pause, longest = BACKOFF_S
         while True:
             try:
-                await self._bring_about(key, uid)
+                await self._once(key, uid)
+                return
             except (StoreError, NephilaError) as error:
                 log.warning("endpoint_write_failed", pod=key, error=str(error))
-            else:
-                self._journal.commit([DropOutbox(key, uid)])
-                return
             await self._clock.sleep(pause * self._entropy.uniform(1.0, 2.0))
             pause = min(2 * pause, longest)
+
+    async def _once(self, key: str, uid: str) -> None:
+        """One writer per object at a time, so that an older picture never lands after a newer one."""
+        lock = self._locks.get(key)
+        if lock is None:
+            lock = self._locks[key] = asyncio.Lock()
+        async with lock:
+            await self._bring_about(key, uid)
+            self._journal.commit([DropOutbox(key, uid)])
 
     async def _bring_about(self, key: str, uid: str) -> None:
         """Make the object say what the pod holds here now. Raises StoreError or NephilaError: try again."""
@@ -123,9 +147,13 @@ class Outbox:
         await self._write(pod, attachments)
 
     async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> None:
-        wanted = endpoint(pod, await self._ownership.of(pod), self._node, attachments, self._world.pools.catalog)
+        owner = await self._ownership.of(pod)
+        keeps = self._keeps_address(owner)
+        wanted = endpoint(pod, owner, self._node, attachments, self._world.pools.catalog, outlives_pod=keeps)
         outcome = await self._store.create(ENDPOINT, wanted)
         if isinstance(outcome, Exists):
+            if keeps:
+                wanted = _with_other_interfaces(wanted, await self._store.get(ENDPOINT, pod.name, pod.namespace))
             changes: dict[str, Any] = {"status": msgspec.to_builtins(wanted.status), "metadata": {}}
             changes["metadata"]["ownerReferences"] = msgspec.to_builtins(wanted.metadata.owner_references)
             outcome = await self._store.patch(ENDPOINT, pod.name, changes, namespace=pod.namespace)
@@ -133,9 +161,13 @@ class Outbox:
             raise StoreError(f"SpiderEndpoint {pod.namespace}/{pod.name}: {outcome}")
 
     async def _remove(self, namespace: str, name: str, uid: str) -> None:
-        """Only if it is still about our pod: a new pod of that name may have written its own."""
+        """Only if it is still about our pod: a new pod of that name may have written its own. That of an identity stays as long as its pins;
+        the leader removes both.
+        """
         present = await self._store.get(ENDPOINT, name, namespace)
         if present is None or (present.status is not UNSET and present.status.current.uid != uid):
+            return
+        if not present.metadata.owner_references:
             return
         outcome = await self._store.delete(
             ENDPOINT, name, namespace=namespace, uid=present.uid, resource_version=present.resource_version
@@ -145,16 +177,13 @@ class Outbox:
 
 
 def endpoint(
-    pod: Pod, owner: TopOwner, node: str, attachments: Iterable[Attachment], catalog: Catalog
+    pod: Pod, owner: TopOwner, node: str, attachments: Iterable[Attachment], catalog: Catalog, *, outlives_pod: bool
 ) -> SpiderEndpoint:
-    """The object that describes a pod's addresses, as Spiderpool documents it."""
+    """The object that describes a pod's addresses, as Spiderpool documents it; one that outlives its pod is not owned by it."""
+    by_pod = OwnerReference(api_version="v1", kind="Pod", name=pod.name, uid=pod.uid, block_owner_deletion=True)
     return SpiderEndpoint(
         metadata=ObjectMeta(
-            name=pod.name,
-            namespace=pod.namespace,
-            owner_references=(
-                OwnerReference(api_version="v1", kind="Pod", name=pod.name, uid=pod.uid, block_owner_deletion=True),
-            ),
+            name=pod.name, namespace=pod.namespace, owner_references=None if outlives_pod else (by_pod,)
         ),
         status=EndpointStatus(
             current=PodIPAllocation(
@@ -164,6 +193,17 @@ def endpoint(
             owner_controller_name=owner.name,
         ),
     )
+
+
+def _with_other_interfaces(wanted: SpiderEndpoint, stored: SpiderEndpoint | None) -> SpiderEndpoint:
+    """Interfaces that are not set up yet keep their recorded addresses: their own ADD looks for its pin there."""
+    if stored is None or stored.status is UNSET or wanted.status is UNSET:
+        return wanted
+    present = wanted.status.current
+    names = {ip.interface for ip in present.ips}
+    others = tuple(ip for ip in stored.status.current.ips if ip.interface not in names)
+    current = msgspec.structs.replace(present, ips=present.ips + others)
+    return msgspec.structs.replace(wanted, status=msgspec.structs.replace(wanted.status, current=current))
 
 
 def _allocation(attachment: Attachment, catalog: Catalog) -> IPAllocation:

@@ -7,9 +7,11 @@ Requests for one interface of one pod are served one after the other, so that co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -37,13 +39,17 @@ from ipam.selection import Selection
 from ipam.stock import Held, Stock
 from nodeagent.allocator import Allocator, Attachment, Key
 from nodeagent.needs import Needs
+from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
+from nodeagent.pins import Pins, identity_of
 from nodeagent.refill import Refill
 from nodeagent.request import CniRequest, ResultIP, result
 from nodeagent.waiting import Ticket, WaitingLine
 from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
+
+Taken = TypeVar("Taken")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +76,13 @@ class Verbs:
         wait_s: float,
         why_closed: Callable[[], str],
         on_change: Callable[[], None],
+        pins: Pins | None,
+        outbox: Outbox,
+        sync: Callable[[], Awaitable[None]],
     ) -> None:
+        self._pins = pins
+        self._outbox = outbox
+        self._sync = sync
         self._world = world
         self._needs = needs
         self._ownership = ownership
@@ -114,12 +126,14 @@ class Verbs:
         self._needs.learnt[request.ifname] = request.conf.ipam
         present = self._allocator.get(key)
         if present is not None and present.pod_uid == (request.pod_uid or present.pod_uid):
+            await self._tell_first(present)
             return present, "repeat"
         pod = await self._pod(request)
         former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
         if former is not None:
             adopted = self._allocator.adopt(former, request.container_id, request.netns)
             self._on_change()
+            await self._tell_first(adopted)
             return adopted, "adopted"
         if refusal := pod_refusal(self._world.facts_of(pod)):
             raise refusal
@@ -130,23 +144,66 @@ class Verbs:
     async def _allocate(
         self, wanted: Attachment, pod: Pod, request: CniRequest, owner: TopOwner | None
     ) -> tuple[Attachment, str]:
-        """Pick and commit; if a family has nothing here, wait in line for its pools. All families together or none."""
+        """Pick and commit. All families together or none."""
+        select = partial(self._needs.selection, pod, request.ifname, request.conf.ipam, owner)
+        identity = identity_of(pod, request.ifname) if self._pins else None
         deadline = self._clock.now() + self._wait_s
+        if self._pins is None or identity is None:
+            granted, how = await self._in_line(
+                wanted.key, select, deadline, (), lambda picks: self._allocator.grant(wanted, picks)
+            )
+            self._on_change()
+            return granted, how
+        async with self._pins.turn(identity, pod) as work:
+            selection = select()
+            brought = await work.bring(selection.candidates, (pool.family for pool in selection.missing), deadline)
+            fresh, how = await self._in_line(wanted.key, select, deadline, brought, work.set_aside)
+            await work.fasten(fresh)
+            self._refuse_if_over(wanted.key)
+            picks = sorted([*brought.values(), *fresh], key=lambda held: held.slot.family)
+            work.still_ours(picks)
+            granted = self._allocator.grant(wanted, picks)
+            await self._sync()
+        self._on_change()
+        await self._tell_first(granted)
+        return granted, "moved" if brought else how
+
+    async def _tell_first(self, attachment: Attachment) -> None:
+        """The SpiderEndpoint of a pinned address is written before the reply: the identity's next node looks for the pin there."""
+        pod = f"{attachment.namespace}/{attachment.pod}"
+        pinned = self._pins is not None and any(self._pins.keeper.is_pinned(grant.slot) for grant in attachment.grants)
+        if pinned and self._outbox.is_due(pod):
+            await self._outbox.deliver(pod, attachment.pod_uid)
+
+    def _refuse_if_over(self, key: Key) -> None:
+        """What must hold at the moment of the grant. Raises Fenced, Tombstoned."""
+        if closed := self._why_closed():
+            raise Fenced(
+                f"this node may not hand out new addresses: {closed}",
+                hint="see `nephila nodes`; the kubelet tries again",
+            )
+        if self._allocator.is_buried(key):
+            raise Tombstoned(f"container {key.container_id} was deleted while it waited")
+
+    async def _in_line(
+        self,
+        key: Key,
+        select: Callable[[], Selection],
+        deadline: float,
+        have: Collection[Family],
+        take: Callable[[list[Held]], Taken],
+    ) -> tuple[Taken, str]:
+        """Pick a slot of every family but those in `have`; if one has nothing here, wait in line for its pools, holding nothing.
+
+        `take` gets all picks at once, in the same step of the event loop.
+        """
         ticket: Ticket | None = None
         while True:
-            if closed := self._why_closed():
-                raise Fenced(
-                    f"this node may not hand out new addresses: {closed}",
-                    hint="see `nephila nodes`; the kubelet tries again",
-                )
-            if self._allocator.is_buried(wanted.key):
-                raise Tombstoned(f"container {wanted.key.container_id} was deleted while it waited")
-            selection = self._needs.selection(pod, request.ifname, request.conf.ipam, owner)
-            picks, short = self._pick(selection, ticket)
+            self._refuse_if_over(key)
+            selection = select()
+            picks, short = self._pick(selection, ticket, have)
             if not short:
-                granted = self._allocator.grant(wanted, picks)
-                self._on_change()
-                return granted, "waited" if ticket else "warm"
+                return take(picks), "waited" if ticket else "warm"
             remaining = deadline - self._clock.now()
             if remaining <= 0:
                 raise self._exhausted(selection, short)
@@ -154,17 +211,21 @@ class Verbs:
             self._refill.kick()
             await self._line.wait(ticket, self._hopeful(short), remaining)
 
-    def _pick(self, selection: Selection, ticket: Ticket | None) -> tuple[list[Held], list[tuple[str, ...]]]:
+    def _pick(
+        self, selection: Selection, ticket: Ticket | None, have: Collection[Family]
+    ) -> tuple[list[Held], list[tuple[str, ...]]]:
         """One slot per family, in the order of the candidates, and the candidates of the families that have none."""
         picks: list[Held] = []
         short: list[tuple[str, ...]] = []
-        for names in selection.candidates.values():
+        for family, names in selection.candidates.items():
+            if family in have:
+                continue
             held = next((found for name in names if (found := self._pick_from(name, ticket)) is not None), None)
             if held is None:
                 short.append(names)
             else:
                 picks.append(held)
-        short.extend((pool.name,) for pool in selection.missing)
+        short.extend((pool.name,) for pool in selection.missing if pool.family not in have)
         return picks, short
 
     def _pick_from(self, pool: str, ticket: Ticket | None) -> Held | None:
