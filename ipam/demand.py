@@ -26,3 +26,20 @@ def target(bound: int, size: int) -> int:
     if size == 1:
         return bound
     return size * ceil(LEAST_FREE_FRACTION + bound / size)
+
+
+def missing(needed: int, used: int, usable: int, size: int) -> int:
+    """How many addresses to claim now: none while enough are left, then up to the target at once.
+
+    `needed`: addresses that the node's bound pods use or will ask for; `used`: of those, given out; `usable`: free here and neither cooling
+    nor leaving. Claiming only below the least free fraction makes one write serve about a batch of pods.
+    """
+    least = ceil(LEAST_FREE_FRACTION * size) if size > 1 else 0
+    if usable >= max(needed - used, 0) + least:
+        return 0
+    return max(target(needed, size) - used - usable, needed - used - usable, 0)
+
+
+def surplus(needed: int, used: int, usable: int, size: int) -> int:
+    """How many usable addresses to give back: what exceeds the target by more than a batch, so that small swings cost no writes."""
+    return max(min(used + usable - target(needed, size) - size, usable), 0)

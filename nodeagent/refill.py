@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,10 +24,20 @@ from nodeagent.world import World
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
-STARVING_TICK_S = 0.1
-SETTLE_S = 0.02  # a burst of ADDs is looked at once, after it, unless somebody waits
+STARVING_TICK_S = 0.05
+SETTLE_S = 0.01  # a burst of ADDs is looked at once, after it
 API_REST_S = 1.0
-EXHAUSTED_S = 1.0  # how long "nothing to be had" is believed before a waiting ADD makes us look again
+FIRST_DRY_S = 0.05
+SAVING_S = 10.0  # how long a recalled pool is held without warm stock, so that what was given back is not claimed again
+EXHAUSTED_S = 1.0  # the longest pause between two claims on a pool that had nothing to give
+
+
+@dataclass(frozen=True, slots=True)
+class _Dry:
+    """A pool of which the last claim got nothing."""
+
+    until: float
+    pause_s: float
 
 
 class Refill:
@@ -50,8 +61,14 @@ class Refill:
         self._clock = clock
         self._is_open = is_open
         self._kicked = asyncio.Event()
-        self._exhausted: dict[str, float] = {}
+        self._dry: dict[str, _Dry] = {}
+        self._saving_until: dict[str, float] = {}
+        self._needed: dict[str, int] = {}
+        self._lacking: dict[str, int] = {}
         self._repooled = -1
+        self.on_lack: Callable[[], None] | None = (
+            None  # told when what this node lacks changes, for the leader to know at once
+        )
         self.targets: dict[str, int] = {}
 
     def kick(self) -> None:
@@ -60,7 +77,20 @@ class Refill:
 
     def is_exhausted(self, pool: str) -> bool:
         """True if a claim for a waiting ADD got nothing a moment ago: the next pool of its list should be tried."""
-        return self._clock.now() - self._exhausted.get(pool, float("-inf")) < EXHAUSTED_S
+        return pool in self._dry
+
+    def wanted(self, pool: str) -> int:
+        """Free addresses that this node needs now: for ADDs that wait, and for pods that are bound here and have not asked yet."""
+        used = self._stock.count(pool, State.ALLOCATED)
+        return max(self._needed.get(pool, 0) - used, self._line.waiting(pool), 0)
+
+    def wanting(self) -> set[str]:
+        """The pools of which this node needs free addresses."""
+        return {pool for pool in {*self._needed, *self._line.pools()} - {""} if self.wanted(pool)}
+
+    def save(self, pool: str) -> None:
+        """Another node lacks addresses of the pool: no warm stock of it for a while."""
+        self._saving_until[pool] = self._clock.now() + SAVING_S
 
     async def run(self) -> None:
         while True:
@@ -82,10 +112,12 @@ class Refill:
         needed = self._needs.bound(
             (a.pod_uid, a.key.ifname, grant.pool) for a in self._allocator.all() for grant in a.grants
         )
+        self._needed = dict(needed)
         pools = sorted({*needed, *self._line.pools(), *self._stock.pools(), *self.targets} - {""})
         # Those for which an ADD waits come first.
         for pool in sorted(pools, key=lambda name: -self._line.waiting(name)):
             await self._serve(pool, needed[pool])
+            self._tell_lack()
         await self._return_strays()
 
     async def _serve(self, pool: str, needed: int) -> None:
@@ -94,24 +126,57 @@ class Refill:
         known = self._world.pools.catalog.get(pool)
         if addresses is None or known is None:
             self.targets.pop(pool, None)
+            self._dry.pop(pool, None)
             return
-        self._stock.mature(pool, self._clock.now())
+        now = self._clock.now()
+        self._stock.mature(pool, now)
         used = self._stock.count(pool, State.ALLOCATED)
         usable = self._stock.count(pool, State.READY, State.UNPROVEN)  # cooling addresses serve nobody yet
-        size = demand.batch(addresses.size, demand.UNKNOWN_NODE_COUNT)
-        target = demand.target(needed, size) if needed and not (known.disable or known.deleting) else 0
-        self.targets[pool] = target
         waiting = self._line.waiting(pool)
-        missing = max(target - used - usable, waiting - usable)
-        if missing > 0:
-            got = await self._keeper.claim(pool, known.domain, addresses, missing, urgent_for=max(waiting - usable, 0))
-            if waiting and not got:
-                self._exhausted[pool] = self._clock.now()
-                self._line.wake(pool, waiting)
-            elif got:
-                self._line.wake(pool, got)
-        elif not waiting and (surplus := used + usable - target - size) > 0:
-            await self._keeper.give_back(self._stock.surplus(pool, min(surplus, usable), self._clock.now()))
+        if known.disable or known.deleting:
+            needed, waiting = 0, 0
+        size = self._batch(pool, addresses.size)
+        self.targets[pool] = demand.target(needed, size) if needed else 0
+        starving = max(waiting - usable, 0)
+        missing = max(demand.missing(needed, used, usable, size) if needed else 0, starving)
+        if missing and now >= self._retry_at(pool):
+            got = await self._keeper.claim(pool, known.domain, addresses, missing, urgent_for=starving)
+            self._claimed(pool, got, waiting)
+        elif not waiting and (spare := demand.surplus(needed, used, usable, size)) > 0:
+            await self._keeper.give_back(self._stock.surplus(pool, spare, now))
+
+    def _retry_at(self, pool: str) -> float:
+        """After a claim that got nothing, the next one waits: 50 ms, then twice as long, up to EXHAUSTED_S."""
+        return self._dry[pool].until if pool in self._dry else float("-inf")
+
+    def _claimed(self, pool: str, got: int, waiting: int) -> None:
+        if got:
+            self._dry.pop(pool, None)
+            self._line.wake(pool, got)
+            return
+        pause = min(2 * self._dry[pool].pause_s, EXHAUSTED_S) if pool in self._dry else FIRST_DRY_S
+        first = pool not in self._dry
+        self._dry[pool] = _Dry(self._clock.now() + pause, pause)
+        if first:
+            self._line.wake(pool, waiting)  # once: who has another pool in its list goes on to that
+
+    def _batch(self, pool: str, size: int) -> int:
+        """How many addresses at a time, by what the leader last published; 1, that is no warm stock, where another node starves."""
+        if self._clock.now() < self._saving_until.get(pool, 0.0):
+            return 1
+        free, nodes = self._world.supply(pool) or (size, demand.UNKNOWN_NODE_COUNT)
+        return demand.batch(free, nodes)
+
+    def _tell_lack(self) -> None:
+        """The leader hears of starvation, and of its end, at once."""
+        lacking = {
+            pool: short
+            for pool in self.wanting()
+            if (short := self.wanted(pool) - self._stock.count(pool, State.READY, State.UNPROVEN)) > 0
+        }
+        if lacking != self._lacking and self.on_lack is not None:
+            self.on_lack()
+        self._lacking = lacking
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""
@@ -140,7 +205,7 @@ class Refill:
                 self._line.wake(pool, self._stock.count(pool, State.READY))
 
     async def _rest(self, seconds: float) -> None:
-        """Until the next kick, but no longer than `seconds`."""
+        """Until the next kick, but no longer than `seconds`. Kicks of ADDs that already wait cannot make it spin: see SETTLE_S."""
         waiter = asyncio.ensure_future(self._kicked.wait())
         sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
@@ -148,5 +213,4 @@ class Refill:
         finally:
             waiter.cancel()
             sleeper.cancel()
-        if not self._line.pools():
-            await self._clock.sleep(SETTLE_S)
+        await self._clock.sleep(SETTLE_S)

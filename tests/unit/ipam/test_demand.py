@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipam.demand import BATCHES, batch, target
+from ipam.demand import BATCHES, batch, missing, surplus, target
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,31 @@ def test_a_target_always_covers_the_bound_pods() -> None:
 def test_batches_shrink_with_scarcity_down_to_no_warm_stock() -> None:
     assert [batch(free, nodes=10) for free in (320, 319, 80, 39, 0)] == [16, 8, 4, 1, 1]
     assert batch(10_000, nodes=0) == 16
+
+
+@pytest.mark.parametrize(
+    ("needed", "used", "usable", "expected"),
+    [(1, 0, 0, 16), (1, 0, 16, 0), (5, 5, 4, 0), (12, 12, 4, 0), (13, 13, 3, 16), (13, 12, 4, 16), (40, 0, 0, 48)],
+)
+def test_one_claim_serves_about_a_batch_of_pods(needed: int, used: int, usable: int, expected: int) -> None:
+    assert missing(needed, used, usable, 16) == expected
+
+
+def test_without_warm_stock_exactly_the_bound_pods_are_served() -> None:
+    assert [missing(needed, 2, 1, 1) for needed in (2, 3, 4, 9)] == [0, 0, 1, 6]
+
+
+def test_claiming_never_makes_a_surplus() -> None:
+    for size in BATCHES:
+        for needed in range(60):
+            for used in range(needed + 1):
+                for usable in range(40):
+                    assert (
+                        surplus(needed, used, usable + missing(needed, used, usable, size), size) == 0 or usable > size
+                    )
+
+
+def test_surplus_is_never_more_than_what_is_usable() -> None:
+    assert surplus(0, 0, 40, 16) == 8
+    assert surplus(0, 30, 5, 1) == 5
+    assert surplus(40, 40, 10, 16) == 0
