@@ -35,6 +35,7 @@ from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
 from nodeagent.pins import Pins
+from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import CniRequest, failure, parse_request, version_of
@@ -52,6 +53,7 @@ RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every leas
 STARTING = "the agent is starting"
 REPORTER = "nephila.io/agent"
 RETRY_S = 2.0
+URGENT_GAP_S = 0.1  # between two heartbeats that tell of starvation
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Agent:
         self._ports = ports
         self._starting = STARTING
         self._beat_now = asyncio.Event()
+        self._urgent = False
         clock = ports.clock
         self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
         self.line = WaitingLine()
@@ -102,6 +105,10 @@ class Agent:
             self.line,
             clock,
             lambda: not self.why_closed(),
+        )
+        self.refill.on_lack = self._tell_leader
+        self.recalls = RecallDesk(
+            lambda: self.world.mailbox.get(config.node), self.refill, self.stock, self.keeper, clock.now
         )
         self.outbox = Outbox(
             ports.store,
@@ -267,6 +274,8 @@ class Agent:
         while True:
             await self._pause(period * self._ports.entropy.uniform(0.9, 1.0))
             try:
+                if not self.why_closed():
+                    await self.recalls.answer()
                 await self.mailbox.beat()
                 self.refill.kick()
             except ApiUnreachable as error:
@@ -274,9 +283,10 @@ class Agent:
                 await self._ports.clock.sleep(min(RETRY_S, period))
 
     async def _pause(self, seconds: float) -> None:
-        """Until the next heartbeat is due, or the leader wrote something that we have not seen."""
+        """Until the next heartbeat is due, the leader wrote something that we have not seen, or it must hear from us."""
         assert self.mailbox is not None
-        deadline = self._ports.clock.now() + seconds
+        began = self._ports.clock.now()
+        deadline = began + seconds
         while (rest := deadline - self._ports.clock.now()) > 0:
             self._beat_now.clear()
             waiter = asyncio.ensure_future(self._beat_now.wait())
@@ -284,10 +294,19 @@ class Agent:
             await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
             waiter.cancel()
             sleeper.cancel()
+            if self._urgent:
+                self._urgent = False
+                await self._ports.clock.sleep(began + URGENT_GAP_S - self._ports.clock.now())
+                return
             stored = self.world.mailbox.get(self.config.node)
             seen = self.mailbox.object
             if stored is None or seen is None or stored.spec != seen.spec:
                 return
+
+    def _tell_leader(self) -> None:
+        """What this node lacks changed: the next heartbeat shall not wait."""
+        self._urgent = True
+        self._beat_now.set()
 
     # Segment -------------------------------------------------------------------------------------------------------------------------
 
@@ -366,10 +385,11 @@ class Agent:
                     free=self.stock.count(pool, State.READY, State.UNPROVEN),
                     cooling=self.stock.count(pool, State.COOLING),
                     quarantined=self.stock.count(pool, State.QUARANTINED),
-                    wanted=self.refill.targets.get(pool, 0) + self.line.waiting(pool),
+                    wanted=self.refill.wanted(pool),
                 )
-                for pool in sorted({*self.stock.pools(), *self.line.pools()} - {""})
+                for pool in sorted({*self.stock.pools(), *self.line.pools(), *self.refill.wanting()} - {""})
             ),
+            recalls=self.recalls.answers(),
             conflicts=tuple(self.verification.conflicts.values()) if self.verification else (),
             probe=ProbeState(mode=self._watch[0], reason=self._watch[1]),
             version=self._ports.version,

@@ -8,15 +8,8 @@ from typing import Literal
 import msgspec
 import yaml
 
+from adapters.settings import ApiSettings
 from ipam.errors import BadValue
-
-
-class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """How the API server is reached: `url` (plain, for labs), else `kubeconfig`, else the pod's service account."""
-
-    url: str = ""
-    kubeconfig: str = ""
-    context: str = ""
 
 
 class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -54,6 +47,14 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     watch: Literal["ebpf", "packet", "off"] = "ebpf"  # the best watcher to try
 
 
+class LeaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Whether this agent starts a leader as its child, and on which nodes: those whose labels are as in `node_selector` (empty: all)."""
+
+    enabled: bool = False
+    config: str = "/etc/nephila/leader.yaml"
+    node_selector: dict[str, str] = {}
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
@@ -70,6 +71,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     features: FeatureSettings = FeatureSettings()
     lease: LeaseSettings = LeaseSettings()
     probe: ProbeSettings = ProbeSettings()
+    leader: LeaderSettings = LeaderSettings()
 
 
 def load_config(path: Path) -> AgentConfig:

@@ -25,6 +25,7 @@ from ipam.fence import Fence, acknowledged, cleared, observed
 log = structlog.get_logger(__name__)
 
 MAX_ATTEMPTS = 5
+ANOTHER_AGENT = "another-agent"  # stands in for a mark: a successor's heartbeat, found in our mailbox
 ACKNOWLEDGED, MAILBOX_UID = "acknowledgedAt", "mailboxUID"
 
 
@@ -154,7 +155,15 @@ class Mailbox:
 
     def _observe(self, found: IPNode | None) -> None:
         self._seen = found
-        self.fence = observed(self.fence, found.uid if found else None, standing_mark(found) if found else "")
+        mark = standing_mark(found) if found else ""
+        if found is not None and not mark and self._is_foreign(found):
+            mark = ANOTHER_AGENT
+        self.fence = observed(self.fence, found.uid if found else None, mark)
+
+    def _is_foreign(self, found: IPNode) -> bool:
+        """An agent under another Node UID beats in our mailbox: our node was replaced, and the leader may have given our leases away."""
+        beat = found.status.heartbeat if found.status is not UNSET else UNSET
+        return beat is not UNSET and beat.node_uid != self._identity.node_uid
 
     def _status(self, clears: str) -> dict[str, Any]:
         self._sequence = max(self._sequence, _sequence_of(self._seen)) + 1

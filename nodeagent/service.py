@@ -13,17 +13,18 @@ from pathlib import Path
 import structlog
 from prometheus_client import CollectorRegistry
 
-from adapters.clock import SystemClock
-from adapters.entropy import SystemEntropy
+from adapters.clock import Clock, SystemClock
+from adapters.entropy import Entropy, SystemEntropy
 from adapters.journal.sqlite import JournalLocked, SqliteJournal
 from adapters.kube.kubestore import KubeStore
-from adapters.kube.transport import Explicit, Kubeconfig, Source, connect, default_source
+from adapters.kube.transport import connect
 from adapters.sandboxes import NetnsSandboxes
 from adapters.telemetry import configure_logging
 from ipam.errors import BadValue, NephilaError
 from nodeagent.agent import Agent, Ports
-from nodeagent.config import AgentConfig, ApiSettings, load_config
+from nodeagent.config import AgentConfig, load_config
 from nodeagent.health import HealthServer
+from nodeagent.leader_child import LeaderChild
 from nodeagent.metrics import AgentCollector
 from nodeagent.request import failure
 from nodeagent.segment import ParentSegment
@@ -41,7 +42,7 @@ async def run(config: AgentConfig) -> None:
     """Serve until SIGTERM or SIGINT. Raises JournalLocked, OSError, NephilaError."""
     clock, entropy, release = SystemClock(), SystemEntropy(), version("nephila")
     journal = SqliteJournal.open(Path(config.state_dir) / "journal.db")
-    transport = await connect(_source(config.api), component=COMPONENT, version=release)
+    transport = await connect(config.api.source(), component=COMPONENT, version=release)
     store = KubeStore(transport, clock, entropy)
     segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch)) if config.parent else None
     ports = Ports(store, journal, clock, entropy, NetnsSandboxes(), BOOT_ID.read_text().strip(), release, segment)
@@ -57,7 +58,7 @@ async def run(config: AgentConfig) -> None:
         await cni.start()
         if health is not None:
             await health.start()
-        await _until_signalled(agent, spool)
+        await _until_signalled(agent, spool, _leader_child(config, agent, clock, entropy))
     finally:
         await cni.stop()
         if health is not None:
@@ -67,26 +68,30 @@ async def run(config: AgentConfig) -> None:
         log.info("agent_stopped", node=config.node)
 
 
-async def _until_signalled(agent: Agent, spool: Spool) -> None:
+def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entropy) -> LeaderChild | None:
+    if not config.leader.enabled:
+        return None
+    command = (sys.executable, "-m", "leader", "--config", config.leader.config, "--node", config.node, "--with-parent")
+    selector = config.leader.node_selector.items()
+    return LeaderChild(
+        command, clock, entropy, lambda: agent.world.node is not None and selector <= agent.world.node.labels.items()
+    )
+
+
+async def _until_signalled(agent: Agent, spool: Spool, leader: LeaderChild | None) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     tasks = [loop.create_task(agent.run()), loop.create_task(spool.run()), loop.create_task(stopped.wait())]
+    if leader is not None:
+        tasks.append(loop.create_task(leader.run()))
     done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()
     await asyncio.gather(*pending, return_exceptions=True)
     for task in done:
         task.result()  # a crashed part ends the agent, loudly: the DaemonSet starts a clean one from the journal
-
-
-def _source(api: ApiSettings) -> Source:
-    if api.url:
-        return Explicit(api.url)
-    if api.kubeconfig:
-        return Kubeconfig(api.kubeconfig, api.context)
-    return default_source()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

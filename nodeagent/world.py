@@ -20,7 +20,7 @@ from adapters.kube.reflector import Reflector
 from adapters.kube.store import Store
 from crds import convert
 from crds.core import NAMESPACE, NODE, POD, Node, Pod
-from crds.meta import Kind, KubeObject
+from crds.meta import UNSET, Kind, KubeObject
 from crds.nephila import IP_NODE
 from crds.spiderpool import IP_POOL, RESERVED_IP, SpiderIPPool
 from ipam.addresses import Family
@@ -136,6 +136,14 @@ class World:
                 log.warning("object_refused", name=name, error=str(error))
             self._pools = Pools.build(pools.values, convert.reserved_union(reserved.values), self._pools.generation + 1)
         return self._pools
+
+    def supply(self, pool: str) -> tuple[int, int] | None:
+        """(addresses that a pod could get, nodes that share them) as the leader last published; None if it has not."""
+        stored = self.pools_seen.get(pool)
+        if stored is None or stored.status is UNSET:
+            return None
+        free, nodes = stored.status.free_ip_count, stored.status.node_count
+        return None if free is UNSET or nodes is UNSET else (free, nodes)
 
     def facts_of(self, pod: Pod, owner: TopOwner | None = None) -> PodFacts:
         return convert.pod_facts(pod, namespace=self.namespaces.get(pod.namespace), node=self.node, owner=owner)
