@@ -1,0 +1,176 @@
+"""The invariants, by name, judged on the ground truth: the wire, the journals and the API server's objects.
+
+Names are those of docs/architecture.md (I1–I9); `cooldown`, `dual-stack`, `answer` and `crash` are the finer ones of the reliability notes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from adapters.journal import DropAttachment, PutAttachment, Write
+from crds.blocks import block_from_wire
+from crds.meta import Kind, KubeObject
+from crds.nephila import IPBlock
+from ipam.addresses import Family
+from ipam.blocks import Block
+from ipam.errors import BadValue
+from ipam.slots import SlotId
+from sim import rules
+from sim.wire import Sandbox
+
+if TYPE_CHECKING:
+    from sim.machine import Machine
+    from sim.world import World
+
+FASTEST = 1.25  # of the machines' clocks: a cooldown measured on it is shorter in true time
+ROUNDING_S = 1.1  # cooling that travels in a block is written in whole seconds or rounded
+
+
+class Violation(Exception):
+    def __init__(self, invariant: str, message: str, at: float) -> None:
+        super().__init__(f"{invariant} at {at:.3f} s: {message}")
+        self.invariant = invariant
+        self.message = message
+        self.at = at
+
+
+@dataclass
+class Released:
+    at: float
+    pod_uid: str
+
+
+class Checker:
+    """The first violation ends the run: `failed` gets it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.failed: asyncio.Future[Violation] = world.loop.create_future()
+        self.journalled: dict[str, dict[tuple[str, int], SlotId]] = {}
+        self._pods: dict[str, dict[tuple[str, int], str]] = {}
+        self._released: dict[SlotId, Released] = {}
+        self._answers: dict[str, tuple[SlotId, ...]] = {}
+        self.blocks: dict[str, Block] = {}
+
+    def fail(self, invariant: str, message: str) -> None:
+        self._world.trace("VIOLATION", invariant=invariant, message=message)
+        if not self.failed.done():
+            self.failed.set_result(Violation(invariant, message, self._world.loop.time()))
+
+    # Journal commits -----------------------------------------------------------------------------------------------------------------
+
+    def committed(self, machine: Machine, writes: Sequence[Write]) -> None:
+        put = {_slot(w.record.family, w.record.value) for w in writes if isinstance(w, PutAttachment)}
+        for write in writes:
+            if isinstance(write, DropAttachment):
+                self._dropped(machine, write, put)
+        for write in writes:
+            if isinstance(write, PutAttachment):
+                self._granted(machine, write)
+
+    def _dropped(self, machine: Machine, write: DropAttachment, put: set[SlotId]) -> None:
+        key = (write.container_id, write.family)
+        slot = self.journalled.get(machine.name, {}).pop(key, None)
+        pod_uid = self._pods.get(machine.name, {}).pop(key, "")
+        if slot is None:
+            return
+        if slot not in put:
+            self._released[slot] = Released(self._world.loop.time(), pod_uid)
+        sandbox = self._world.kubelets[machine.name].sandboxes.get(write.container_id)
+        if sandbox is not None and sandbox.live and not sandbox.delete_sent:
+            self.fail("I5", f"{slot} of {sandbox} was freed while its sandbox lives and no DEL was sent")
+
+    def _granted(self, machine: Machine, write: PutAttachment) -> None:
+        record = write.record
+        slot = _slot(record.family, record.value)
+        table = self.journalled.setdefault(machine.name, {})
+        for (container, _family), other in table.items():
+            if other == slot and container != record.container_id:
+                self.fail("I1", f"{slot} is journalled for {container} and {record.container_id} on {machine.name}")
+        table[record.container_id, record.family] = slot
+        self._pods.setdefault(machine.name, {})[record.container_id, record.family] = record.pod_uid
+        self._world.trace("granted", node=machine.name, container=record.container_id, ip=str(slot))
+        if not self._world.plan.may_be_issued(slot):
+            self.fail("issued", f"{slot} is outside its pool's addresses, excluded, or the gateway")
+        self._check_rest(slot, record.pod_uid)
+        block = self.blocks.get(slot.page.name)
+        if block is not None and block.suspect & slot.bit and not self._world.probes:
+            self.fail("I5", f"{slot} is suspect and was handed out without a probe")
+
+    def _check_rest(self, slot: SlotId, pod_uid: str) -> None:
+        released = self._released.pop(slot, None)
+        if released is None or released.pod_uid == pod_uid or self._world.faults.has("clock-step"):
+            return
+        rested = self._world.loop.time() - released.at
+        if rested < self._world.plan.lease.cooldown_s / FASTEST - ROUNDING_S:
+            self.fail("cooldown", f"{slot} was given out again after {rested:.2f} s")
+
+    def reloaded(self, machine: Machine) -> None:
+        """A power loss took commits back: believe the disk, and nothing about the rest of what was lost."""
+        state = machine.disk.open()
+        records = state.load().attachments
+        state.close()
+        name = machine.name
+        for slot in self.journalled.get(name, {}).values():
+            self._released.pop(slot, None)
+        self._released = {slot: at for slot, at in self._released.items() if not self._is_leased_to(slot, name)}
+        self.journalled[name] = {(r.container_id, r.family): _slot(r.family, r.value) for r in records}
+        self._pods[name] = {(r.container_id, r.family): r.pod_uid for r in records}
+
+    def _is_leased_to(self, slot: SlotId, node: str) -> bool:
+        block = self.blocks.get(slot.page.name)
+        return block is not None and any(lease.slots & slot.bit for lease in block.leases_named(node))
+
+    # CNI answers ---------------------------------------------------------------------------------------------------------------------
+
+    def replied(self, sandbox: Sandbox, addresses: tuple[SlotId, ...]) -> None:
+        """The runtime got a successful ADD."""
+        held = self.journalled.get(sandbox.node, {})
+        for slot in addresses:
+            if held.get((sandbox.container_id, int(slot.family))) != slot:
+                self.fail("I3", f"{sandbox} was answered {slot}, which its node's journal does not hold")
+        wanted = self._world.plan.families_of(sandbox.pod)
+        if {slot.family for slot in addresses} != wanted or len(addresses) != len(wanted):
+            self.fail("dual-stack", f"{sandbox} got {', '.join(map(str, addresses))}")
+        before = self._answers.setdefault(sandbox.container_id, addresses)
+        if before != addresses:
+            self.fail("answer", f"{sandbox} was answered {addresses}, and {before} before")
+
+    def doubled(self, slot: SlotId, first: Sandbox, second: Sandbox) -> None:
+        self.fail("I4", f"{slot} is used by {first} and by {second}")
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        self.fail("crash", f"{where}: {type(error).__name__}: {error}")
+
+    # API writes ----------------------------------------------------------------------------------------------------------------------
+
+    def validate(self, kind: Kind[Any], old: KubeObject | None, new: KubeObject) -> str | None:
+        """The API server's rules; a correct program runs into none but that on terms."""
+        reason = rules.refusal(kind, old, new)
+        if reason is not None:
+            if "term" not in reason.split(":")[0]:
+                self.fail("I1", f"the API server refused {kind.kind} {new.name}: {reason}")
+            return reason
+        if isinstance(new, IPBlock):
+            self._block_written(new)
+        return None
+
+    def _block_written(self, new: IPBlock) -> None:
+        try:
+            block = block_from_wire(new)
+        except BadValue as error:
+            self.fail("I1", str(error))
+            return
+        self.blocks[block.page.name] = block
+        if self._world.tracing:
+            leases = " ".join(f"{e.node}/{e.node_uid[-2:]}:{e.slots}@{e.epoch % 1000}" for e in new.spec.leases)
+            self._world.trace("block", name=new.name, epoch=new.spec.epoch % 1000, leases=leases, suspect=new.spec.suspect)
+
+
+def _slot(family: int, value: int) -> SlotId:
+    return SlotId("", Family(family), value)

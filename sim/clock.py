@@ -1,0 +1,36 @@
+"""`Clock` of one simulated machine: its own rate, and a wall clock that may be stepped."""
+
+from __future__ import annotations
+
+import asyncio
+
+WALL_EPOCH = 1_700_000_000.0
+BOOT_OFFSET = 1_000.0  # a machine has been up for a while when a run begins
+
+
+class SimClock:
+    """`rate` seconds of `now()` pass in one second of true (loop) time, and it starts anew at each boot.
+
+    Wall time is disciplined (NTP): it runs at the true rate, but may be stepped.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, *, rate: float = 1.0, wall_offset: float = 0.0) -> None:
+        self._loop = loop
+        self._rate = rate
+        self._wall = WALL_EPOCH + wall_offset
+        self._booted = loop.time() - BOOT_OFFSET
+
+    def now(self) -> float:
+        return (self._loop.time() - self._booted) * self._rate
+
+    def wall(self) -> float:
+        return self._wall + self._loop.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(max(seconds, 0.0) / self._rate)
+
+    def step_wall(self, seconds: float) -> None:
+        self._wall += seconds
+
+    def reboot(self) -> None:
+        self._booted = self._loop.time()

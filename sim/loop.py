@@ -1,0 +1,194 @@
+"""An asyncio event loop on virtual time: no sockets, no threads, no real clock, so that one seed is one run, bit for bit.
+
+The ready queue is first in, first out, and timers fire in the order (time, creation). When nothing is ready, time jumps to the next timer.
+
+Tasks belong to a `Process` through their context (`PROCESS`). A frozen process is one that got SIGSTOP, or whose machine was paused: its
+callbacks wait, and run when it goes on. What a dead process still unwinds has no effect, because its ports refuse (`sim.ports`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import itertools
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextvars import Context, ContextVar, copy_context
+from typing import Any, NoReturn, TypeVar
+
+R = TypeVar("R")
+MAX_STEPS_AT_ONCE = 100_000
+
+
+class Deadlock(Exception):
+    """Every task waits for another one: nothing is ready and no timer is set."""
+
+
+class Livelock(Exception):
+    """Tasks keep each other busy without time passing."""
+
+
+class ProcessKilled(BaseException):
+    """Raised by a port of a process that is killed in the midst of a synchronous call. Not an Exception: nobody may handle it."""
+
+
+class Process:
+    """One simulated process: its tasks carry it in their context."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.alive = True
+        self.frozen = False
+        self.parked: deque[asyncio.Handle] = deque()
+        self.context: Context = copy_context()
+        self.context.run(PROCESS.set, self)
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+
+
+def current_process() -> Process | None:
+    return PROCESS.get()
+
+
+class _Timer(asyncio.TimerHandle):
+    """Ordered by (time, creation), so that equal times fire in a defined order."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __lt__(self, other: object) -> bool:
+        assert isinstance(other, _Timer)
+        return (self.when(), self.number) < (other.when(), other.number)
+
+
+class SimLoop(asyncio.BaseEventLoop):
+    def __init__(self) -> None:
+        super().__init__()
+        self._virtual = 0.0
+        self._queue: deque[asyncio.Handle] = deque()
+        self._timers: list[_Timer] = []
+        self._numbers = itertools.count()
+        self._halted = False
+        self.steps = 0
+        self.set_exception_handler(lambda _loop, _context: None)  # what a dead process leaves behind is nobody's concern
+
+    # Time and scheduling
+
+    def time(self) -> float:
+        return self._virtual
+
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._queue.append(handle)
+        return handle
+
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        return self.call_at(self._virtual + max(delay, 0.0), callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        timer = _Timer(when, callback, args, self, context)
+        timer.number = next(self._numbers)
+        heapq.heappush(self._timers, timer)
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """Cancelled timers stay in the heap until their time: they are few and soon over."""
+
+    def run_forever(self) -> None:
+        """Until `stop()`. Raises Deadlock."""
+        asyncio._set_running_loop(self)
+        self._halted = False
+        try:
+            while not self._halted:
+                self._turn()
+        finally:
+            asyncio._set_running_loop(None)
+
+    def stop(self) -> None:
+        self._halted = True
+
+    def is_running(self) -> bool:
+        return asyncio._get_running_loop() is self
+
+    def run_until_complete(self, future: Any) -> Any:
+        task = asyncio.ensure_future(future, loop=self)
+        task.add_done_callback(lambda _task: self.stop())
+        self.run_forever()
+        return task.result()
+
+    def drain(self) -> None:
+        """The run is over: cancel every task that is left and let it unwind, without time passing."""
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        self._timers.clear()
+        asyncio._set_running_loop(self)
+        try:
+            with contextlib.suppress(Deadlock):
+                while True:
+                    self._turn()
+        finally:
+            asyncio._set_running_loop(None)
+
+    def _turn(self) -> None:
+        """Everything that is ready now; then time moves on."""
+        queue = self._queue
+        limit = self.steps + MAX_STEPS_AT_ONCE
+        while queue:
+            if self.steps > limit:
+                raise Livelock(f"{MAX_STEPS_AT_ONCE} steps without time passing; next: {queue[0]!r}")
+            handle = queue.popleft()
+            if handle._cancelled:  # type: ignore[attr-defined]
+                continue
+            process: Process | None = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+            if process is not None and process.frozen:
+                process.parked.append(handle)
+                continue
+            self.steps += 1
+            handle._run()
+            if self._halted:
+                return
+        while self._timers and self._timers[0]._cancelled:  # type: ignore[attr-defined]
+            heapq.heappop(self._timers)
+        if not self._timers:
+            raise Deadlock
+        self._virtual = max(self._virtual, self._timers[0].when())
+        while self._timers and self._timers[0].when() <= self._virtual:
+            timer = heapq.heappop(self._timers)
+            if not timer._cancelled:  # type: ignore[attr-defined]
+                queue.append(timer)
+
+    # What a simulated process must not do
+
+    def run_in_executor(self, executor: Any, func: Callable[..., R], *args: Any) -> NoReturn:
+        raise RuntimeError(f"{func!r} would run in a thread: the simulation has none")
+
+    def _write_to_self(self) -> None:
+        """Nothing waits in a selector."""
+
+    # Processes
+
+    def freeze(self, process: Process) -> None:
+        process.frozen = True
+
+    def thaw(self, process: Process) -> None:
+        process.frozen = False
+        self._queue.extend(process.parked)
+        process.parked.clear()
+
+
+def run(main: Coroutine[Any, Any, R], loop: SimLoop | None = None) -> R:
+    """Run one coroutine on a fresh virtual loop (or the given one) to its end."""
+    loop = loop or SimLoop()
+    asyncio.set_event_loop(loop)
+    try:
+        result: R = loop.run_until_complete(main)
+        loop.drain()
+        return result
+    finally:
+        asyncio.set_event_loop(None)
+        loop.close()

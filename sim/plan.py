@@ -1,0 +1,152 @@
+"""What one seed's world looks like: nodes, pools, times and how busy it is. Drawn once, independent of the faults."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from ipam.addresses import Address, Family
+from ipam.demand import UNKNOWN_NODE_COUNT, batch
+from ipam.slots import SlotId
+from nodeagent.config import LeaseSettings
+
+
+@dataclass(frozen=True)
+class PlannedPool:
+    """`first` to `last` are its addresses; `excluded` of them are not to be issued, nor is the gateway."""
+
+    name: str
+    family: Family
+    subnet: str
+    gateway: str
+    first: int
+    last: int
+    excluded: tuple[int, ...]
+    default: bool
+
+    @property
+    def size(self) -> int:
+        return self.last - self.first + 1 - len(self.excluded)
+
+    def text(self, first: int, last: int) -> str:
+        return f"{Address(self.family, first)}-{Address(self.family, last)}"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return {
+            "subnet": self.subnet,
+            "ips": [self.text(self.first, self.last)],
+            "excludeIPs": [
+                str(Address(self.family, v)) for v in self.excluded if str(Address(self.family, v)) != self.gateway
+            ],
+            "gateway": self.gateway,
+            "default": self.default,
+        }
+
+    def issues(self, slot: SlotId) -> bool:
+        gateway = Address.parse(self.gateway)
+        return (
+            slot.family is self.family
+            and self.first <= slot.value <= self.last
+            and slot.value not in self.excluded
+            and slot.value != gateway.value
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    nodes: tuple[str, ...]
+    pools: tuple[PlannedPool, ...]
+    lease: LeaseSettings
+    pods: int  # about how many at a time
+    churn_per_s: float
+    hostile_s: float
+
+    @classmethod
+    def draw(cls, seed: int) -> Plan:
+        source = random.Random(f"{seed}/plan")
+        nodes = tuple(f"n{i + 1}" for i in range(source.randint(2, 6)))
+        heartbeat = source.choice((1.0, 2.0, 4.0))
+        lease = LeaseSettings(
+            heartbeat_s=heartbeat,
+            lease_s=heartbeat * source.choice((3, 5)),
+            cooldown_s=source.choice((3.0, 6.0, 12.0)),
+            cooldown_floor_s=2.0,
+            wait_s=8.0,
+            leak_confirm_s=source.choice((3.0, 8.0)),
+        )
+        main = source.choice((8, 24, 80))
+        pools = [_pool(source, "main4", Family.V4, "10.6.0", main, default=True)]
+        if source.random() < 0.4:
+            pools.append(_pool(source, "main6", Family.V6, "fd00:6::", source.choice((main, 90)), default=True))
+        if source.random() < 0.5:
+            pools.append(_pool(source, "tiny4", Family.V4, "10.7.0", source.randint(2, 6), default=False))
+        return cls(
+            nodes=nodes,
+            pools=tuple(pools),
+            lease=lease,
+            pods=source.randint(3, 20),
+            churn_per_s=source.choice((0.2, 0.5, 1.0)),
+            hostile_s=source.choice((40.0, 70.0, 100.0)),
+        )
+
+    def pool(self, name: str) -> PlannedPool | None:
+        return next((pool for pool in self.pools if pool.name == name), None)
+
+    def may_be_issued(self, slot: SlotId) -> bool:
+        return any(pool.issues(slot) for pool in self.pools)
+
+    # Pods: their name says what they want ("main-3", "tiny-1", "either-2")
+
+    def kinds(self) -> tuple[str, ...]:
+        return ("main", "main", "tiny", "either") if self.pool("tiny4") else ("main",)
+
+    def annotations(self, pod: str) -> dict[str, str] | None:
+        lists = {"tiny": ["tiny4"], "either": ["tiny4", "main4"]}.get(pod.partition("-")[0])
+        return {"ipam.spidernet.io/ippool": json.dumps({"ipv4": lists})} if lists else None
+
+    def families_of(self, pod: str) -> set[Family]:
+        dual = pod.startswith("main-") and self.pool("main6") is not None
+        return {Family.V4, Family.V6} if dual else {Family.V4}
+
+    def room(self, pods: list[str], *, leader: bool) -> str:
+        """The kind of pod of which there are more than surely fit, or "". Without a leader nothing recalls other nodes' warm stock."""
+        tiny, main4, main6 = (self.pool(name) for name in ("tiny4", "main4", "main6"))
+        kinds = [pod.partition("-")[0] for pod in pods]
+        if tiny is not None and kinds.count("tiny") > tiny.size - self._stranded(tiny, leader=leader) - kinds.count("either"):
+            # an "either" pod may sit on a tiny address, so it counts for both
+            return "either" if "either" in kinds else "tiny"
+        for pool in (main4, main6):
+            if pool is not None and len(kinds) - kinds.count("tiny") > pool.size - self._stranded(pool, leader=leader):
+                return "main" if "main" in kinds else "either"
+        return ""
+
+    def _stranded(self, pool: PlannedPool, *, leader: bool) -> int:
+        size = batch(pool.size, UNKNOWN_NODE_COUNT)
+        return 0 if leader or size == 1 else 3 * size * len(self.nodes)
+
+
+def _pool(source: random.Random, name: str, family: Family, prefix: str, size: int, *, default: bool) -> PlannedPool:
+    """Its start is drawn so that pages are begun and ended in their midst."""
+    excluded_count = source.choice((0, 0, 2)) if size >= 6 else 0
+    start = source.randint(2, 120)
+    base = Address.parse(f"{prefix}.0" if family is Family.V4 else prefix).value
+    gateway_inside = size >= 6 and source.random() < 0.3
+    span = size + excluded_count + (1 if gateway_inside else 0)
+    first, last = base + start, base + start + span - 1
+    excluded = tuple(sorted(source.sample(range(first, last), excluded_count)))
+    gateway = base + 1
+    if gateway_inside:
+        gateway = source.choice([value for value in range(first, last) if value not in excluded])
+    return PlannedPool(
+        name=name,
+        family=family,
+        subnet=f"{prefix}.0/24" if family is Family.V4 else f"{prefix}/120",
+        gateway=str(Address(family, gateway)),
+        first=first,
+        last=last,
+        excluded=tuple(sorted({*excluded, *([gateway] if gateway_inside else [])})),
+        default=default,
+    )

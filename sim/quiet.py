@@ -1,0 +1,103 @@
+"""What must hold once faults have stopped and the world has had time: liveness (I8) and no leaks (I7)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from crds.core import NODE
+from ipam.slots import format_slots
+from ipam.stock import State
+
+if TYPE_CHECKING:
+    from sim.machine import Machine
+    from sim.world import World
+
+
+def unfinished(world: World) -> list[tuple[str, str]]:
+    """(invariant, what is not as it must be) for everything that is not; empty if the world is quiet and whole."""
+    return [*_not_running(world), *_not_serving(world), *_leaks(world)]
+
+
+def _not_running(world: World) -> list[tuple[str, str]]:
+    found = []
+    for pod in world.pods():
+        watched = world.kubelets[pod.spec.node_name].pods.get(pod.uid)
+        if pod.deleting:
+            found.append(("I7", f"pod {pod.name} is still ending"))
+        elif watched is None or watched.sandbox is None:
+            found.append(("I8", f"pod {pod.name} on {pod.spec.node_name} has no address"))
+    return found
+
+
+def _not_serving(world: World) -> list[tuple[str, str]]:
+    found = []
+    for machine in world.machines.values():
+        why = machine.running.agent.why_closed() if machine.running else "it does not run"
+        if why:
+            found.append(("I8", f"agent of {machine.name} hands out nothing: {why}"))
+    return found
+
+
+def _leaks(world: World) -> list[tuple[str, str]]:
+    found = []
+    for machine in world.machines.values():
+        found += _leaks_on(world, machine)
+    for block in world.checker.blocks.values():
+        if not world.is_stored(block):
+            continue
+        for lease in block.leases:
+            entry = world.cluster.read(NODE, ("", lease.node.name))
+            if entry is None or entry.object.uid != lease.node.uid:
+                slots = format_slots(lease.slots)
+                found.append(("I7", f"{block.page.name}: slots {slots} are leased to {lease.node}, which is gone"))
+    return found
+
+
+def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
+    if machine.running is None:
+        return []
+    found = []
+    agent, name = machine.running.agent, machine.name
+    leased = set()
+    for block in world.checker.blocks.values():
+        if world.is_stored(block):
+            for lease in block.leases_named(name):
+                leased |= set(block.page.slot_ids(lease.slots))
+    held = {item.slot for item in agent.stock}
+    if missing := leased - held:
+        found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))
+    if strange := held - leased:
+        found.append(("I7", f"{min(strange)} is held by {name} without a lease"))
+    sandboxes = world.kubelets[name].sandboxes
+    for attachment in agent.allocator.all():
+        sandbox = sandboxes.get(attachment.key.container_id)
+        if sandbox is None or not sandbox.live:
+            found.append(("I7", f"{attachment.key.container_id} of {attachment.pod} on {name} keeps its addresses"))
+    for item in agent.stock:
+        if item.state is State.LEAVING:
+            found.append(("I7", f"{item.slot} on {name} never finishes leaving"))
+        if item.state is State.ALLOCATED and agent.allocator.holder_of(item.slot) is None:
+            found.append(("I7", f"{item.slot} on {name} is allocated to nobody"))
+    return found
+
+
+def picture(world: World) -> list[str]:
+    """Who holds what, for the reader of a failed run."""
+    lines = []
+    for block in world.checker.blocks.values():
+        if world.is_stored(block):
+            leases = " ".join(f"{lease.node.name}/{lease.node.uid[-3:]}:{format_slots(lease.slots)}" for lease in block.leases)
+            lines.append(f"{block.page.name} {leases} suspect={format_slots(block.suspect)} cooling={block.cooling}")
+    for machine in world.machines.values():
+        if machine.running is None:
+            continue
+        stock = machine.running.agent.stock
+        shelves = {
+            f"{pool or '-'}/{state.value}": count
+            for pool in stock.pools()
+            for state in State
+            if (count := stock.count(pool, state))
+        }
+        pods = len(world.kubelets[machine.name].pods)
+        lines.append(f"{machine.name} pods={pods} stock={shelves} targets={machine.running.agent.refill.targets}")
+    return lines

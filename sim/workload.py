@@ -1,0 +1,221 @@
+"""What users, administrators and misfortune do: pods come and go, pools and nodes are edited, machines and links fail."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from crds.core import NODE, Pod
+from crds.spiderpool import IP_POOL
+from sim.faults import EVENTS
+
+if TYPE_CHECKING:
+    from sim.machine import Machine
+    from sim.world import World
+
+
+class Workload:
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self._random = random.Random(f"{world.seed}/workload")
+        self._number = 0
+        self._tasks: dict[asyncio.Task[None], None] = {}
+        self._strikes: dict[str, Callable[[random.Random], None]] = {
+            "agent-crash": self._crash_agent,
+            "node-crash": self._crash_node,
+            "pause": self._pause,
+            "partition": lambda source: self._partition(source, "cut"),
+            "one-way": lambda source: self._partition(source, "mute"),
+            "clock-step": self._step_clock,
+            "compaction": lambda _source: self.world.cluster.compact(),
+            "pool-edit": self._edit_pool,
+            "node-recreate": self._recreate_node,
+            "upgrade": self._upgrade,
+            "foreign-claim": lambda _source: None,
+        }
+
+    # The hostile phase ---------------------------------------------------------------------------------------------------------------
+
+    async def run(self, seconds: float) -> None:
+        """Pods come and go, and every kind of event strikes at its own rate, until the time is over."""
+        end = self.world.loop.time() + seconds
+        for kind in EVENTS:
+            rate = self.world.faults.per_second(kind)
+            if rate and kind in self._strikes:
+                self._start(self._misfortune(kind, rate, end))
+        for _ in range(self.world.plan.pods // 2):
+            self._create()
+        while (left := end - self.world.loop.time()) > 0:
+            await asyncio.sleep(min(self._random.expovariate(self.world.plan.churn_per_s), left))
+            self._churn()
+
+    async def _misfortune(self, kind: str, rate: float, end: float) -> None:
+        source = random.Random(f"{self.world.seed}/event/{kind}")
+        while True:
+            await asyncio.sleep(source.expovariate(rate))
+            if self.world.loop.time() >= end:
+                return
+            self.world.trace("fault", kind=kind)
+            self._strikes[kind](source)
+
+    async def repair(self) -> None:
+        """All faults end: machines boot, links heal, pools and nodes are as planned; demand is cut to what fits."""
+        world = self.world
+        world.trace("repaired")
+        for task in list(self._tasks):
+            task.cancel()
+        for name, machine in world.machines.items():
+            machine.link.heal()
+            if machine.running is not None:
+                world.loop.thaw(machine.running.process)
+            if not machine.up:
+                self._boot(machine)
+            if world.cluster.read(NODE, ("", name)) is None:
+                world.create_node(name)
+                machine.kill_agent()
+                machine.restart_agent(0.5)
+        for pool in world.plan.pools:
+            spec = {"ips": [pool.text(pool.first, pool.last)], "disable": False}
+            world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
+        self._trim()
+        await asyncio.sleep(0)
+
+    def _trim(self) -> None:
+        alive = [pod for pod in self.world.pods() if not pod.deleting]
+        while kind := self.world.plan.room([pod.name for pod in alive], leader=False):
+            victim = next(pod for pod in alive if pod.name.startswith(f"{kind}-"))
+            alive.remove(victim)
+            self.world.delete_pod(victim)
+
+    # Pods ----------------------------------------------------------------------------------------------------------------------------
+
+    def _churn(self) -> None:
+        alive = [pod for pod in self.world.pods() if not pod.deleting]
+        if not alive or self._random.random() < 0.5 * self.world.plan.pods / (len(alive) + 1):
+            for _ in range(self._random.choice((1, 1, 1, 2, 5))):
+                self._create()
+        else:
+            self._end(self._random.choice(alive))
+
+    def _create(self, name: str = "", node: str = "") -> None:
+        if not name:
+            self._number += 1
+            name = f"{self._random.choice(self.world.plan.kinds())}-{self._number}"
+        self.world.create_pod(name, node or self._random.choice(self.world.plan.nodes))
+
+    def _end(self, pod: Pod) -> None:
+        world = self.world
+        forced = world.strikes("force-delete", self._random)
+        grace = self._random.choice((0.0, 0.5, 20.0)) if forced else self._random.choice((0.0, 0.3))
+        if forced:
+            world.force_delete_pod(pod, grace_s=grace)
+        else:
+            world.delete_pod(pod, grace_s=grace)
+        if world.strikes("move", self._random):
+            self._start(self._recreate(pod.name, pod.uid))
+
+    async def _recreate(self, name: str, uid: str) -> None:
+        """As a StatefulSet does: the same name, as soon as the object is gone, perhaps elsewhere."""
+        node = self._random.choice(self.world.plan.nodes)
+        for _ in range(60):
+            await asyncio.sleep(0.2)
+            if all(pod.name != name for pod in self.world.pods()):
+                self.world.create_pod(name, node)
+                return
+
+    # Misfortunes ---------------------------------------------------------------------------------------------------------------------
+
+    def _machine(self, source: random.Random) -> Machine:
+        return self.world.machines[source.choice(self.world.plan.nodes)]
+
+    def _crash_agent(self, source: random.Random) -> None:
+        machine = self._machine(source)
+        after = source.choice((0.2, 1.0, 5.0, 20.0))
+        if machine.up:
+            machine.kill_agent()
+            machine.restart_agent(after)
+
+    def _upgrade(self, source: random.Random) -> None:
+        """A rolling update: one agent after the other, each away for a moment."""
+        self._start(self._roll(source))
+
+    async def _roll(self, source: random.Random) -> None:
+        for machine in list(self.world.machines.values()):
+            if machine.up:
+                machine.kill_agent()
+                machine.restart_agent(source.uniform(0.5, 3.0))
+            await asyncio.sleep(source.uniform(0.5, 5.0))
+
+    def _crash_node(self, source: random.Random) -> None:
+        machine = self._machine(source)
+        if machine.up:
+            orphans = self.world.kubelets[machine.name].power_lost()
+            machine.lose_power()
+            self.world.checker.reloaded(machine)
+            machine.orphans = orphans
+            self._start(self._come_back(machine, source.choice((2.0, 10.0, 40.0))))
+
+    async def _come_back(self, machine: Machine, after_s: float) -> None:
+        await asyncio.sleep(after_s)
+        self._boot(machine)
+
+    def _boot(self, machine: Machine) -> None:
+        if not machine.up:
+            machine.boot()
+            self.world.kubelets[machine.name].booted(machine.orphans)
+
+    def _pause(self, source: random.Random) -> None:
+        machine = self._machine(source)
+        running = machine.running
+        if running is not None and not running.process.frozen:
+            self.world.loop.freeze(running.process)
+            seconds = source.choice((0.5, 5.0, 30.0))
+            self.world.loop.call_later(seconds, self.world.loop.thaw, running.process)
+
+    def _partition(self, source: random.Random, way: str) -> None:
+        link = self._machine(source).link
+        if link.is_up:
+            link.cut() if way == "cut" else link.mute()
+            self.world.loop.call_later(source.choice((1.0, 10.0, 50.0)), link.heal)
+
+    def _step_clock(self, source: random.Random) -> None:
+        machine = self._machine(source)
+        machine.clock.step_wall(source.choice((-3600.0, -5.0, 5.0, 3600.0)))
+
+    def _edit_pool(self, source: random.Random) -> None:
+        pool = source.choice(self.world.plan.pools)
+        first, last = sorted(source.sample(range(pool.first, pool.last + 1), 2))
+        spec = source.choice(
+            (
+                {"ips": [pool.text(first, last)]},
+                {"ips": [pool.text(pool.first, pool.last)]},
+                {"disable": True},
+                {"disable": False},
+            )
+        )
+        self.world.trace("pool_edited", pool=pool.name, spec=spec)
+        self.world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
+
+    def _recreate_node(self, source: random.Random) -> None:
+        machine = self._machine(source)
+        self._start(self._replace_node(machine, source))
+
+    async def _replace_node(self, machine: Machine, source: random.Random) -> None:
+        """The Node object is deleted, its pods with it (their sandboxes live on for a while), and the kubelet registers anew."""
+        world = self.world
+        world.cluster.delete(NODE, ("", machine.name), uid="", resource_version="")
+        if source.random() < 0.5:
+            for pod in world.pods_of(machine.name):
+                world.force_delete_pod(pod, grace_s=source.uniform(0.0, 10.0))
+        await asyncio.sleep(source.uniform(0.5, 10.0))
+        world.create_node(machine.name)
+        await asyncio.sleep(source.uniform(0.0, 5.0))
+        machine.kill_agent()
+        machine.restart_agent(source.uniform(0.2, 3.0))
+
+    def _start(self, work: object) -> None:
+        task: asyncio.Task[None] = self.world.loop.create_task(work)  # type: ignore[arg-type]
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None) and None)
