@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from hashlib import blake2b
 
 from ipam.addresses import Family
 from ipam.owners import TopOwner
@@ -17,6 +18,7 @@ _KEYS = tuple(
     f"{PREFIX}/{word}" for word in ("app-api-group", "app-api-version", "app-kind", "app-namespace", "app-name")
 )
 _MAX_NAME = 253
+_MAX_LABEL = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +33,8 @@ class AppOwner:
 
     @classmethod
     def of(cls, owner: TopOwner) -> AppOwner:
-        """The keys of a top controller."""
-        return cls(owner.group, owner.version, owner.kind, owner.namespace, owner.name)
+        """The keys of a top controller. A name too long for a label stands as its beginning and a hash."""
+        return cls(owner.group, owner.version, owner.kind, owner.namespace, label_value(owner.name))
 
     @classmethod
     def from_selector(cls, selector: LabelSelector | None) -> AppOwner | None:
@@ -48,6 +50,14 @@ class AppOwner:
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}"
+
+
+def label_value(name: str) -> str:
+    """An object name as the value of a label: one that is too long is cut, and told apart by a hash."""
+    if len(name) <= _MAX_LABEL:
+        return name
+    digest = blake2b(name.encode(), digest_size=5).hexdigest()
+    return f"{name[: _MAX_LABEL - len(digest) - 1].rstrip('-.')}-{digest}"
 
 
 def foreign_keys(selector: LabelSelector) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from enum import Enum
 from ipam import annotations as notes
 from ipam.addresses import Family
 from ipam.affinity import refusal_of
-from ipam.applications import AppOwner, WantedPool, pool_name
+from ipam.application_pools import wanted_pools
+from ipam.applications import AppOwner, WantedPool
 from ipam.catalog import Catalog
 from ipam.errors import BadAnnotation, BadConfig, NoPoolMatches, NoPoolSelected, OwnerMissing, PoolNotFound, Refusal
 from ipam.facts import Features, NicFacts, PodFacts, pod_refusal
@@ -241,7 +242,9 @@ def _from_subnets(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Feat
         raise BadAnnotation(
             key, "application pools are switched off", "set enableAutoPoolForApplication, or name pools instead"
         )
-    wanted = _wanted_pools(key, request, pod, features)
+    if pod.owner is None:
+        raise OwnerMissing(f"the controller of pod {pod.namespace}/{pod.name} is not known", "the pod is retried")
+    wanted = wanted_pools(key, request, pod.owner, pod.annotations, features)
     candidates: dict[Family, tuple[str, ...]] = {}
     refused: list[Refusal] = []
     for want in wanted:
@@ -273,35 +276,3 @@ def _subnet_request(pod: PodFacts, nic: NicFacts) -> tuple[Source | None, notes.
         return None, None
     request = notes.parse_subnet(text)
     return (Source.POD_SUBNET, request) if request.interface == nic.interface else (None, None)
-
-
-def _wanted_pools(key: str, request: notes.NicRequest, pod: PodFacts, features: Features) -> tuple[WantedPool, ...]:
-    owner = pod.owner
-    if owner is None:
-        raise OwnerMissing(f"the controller of pod {pod.namespace}/{pod.name} is not known", "the pod is retried")
-    if owner.is_bare_pod:
-        raise BadAnnotation(
-            key, "the subnet feature doesn't support no-controller pods", f"use {notes.IPPOOL} for a bare pod"
-        )
-    number_text = pod.annotations.get(notes.IPPOOL_NUMBER)
-    number = None if number_text is None else notes.parse_pool_number(number_text)
-    if owner.is_third_party and (number is None or number.fixed is None):
-        raise BadAnnotation(
-            notes.IPPOOL_NUMBER,
-            f"a controller of kind {owner.kind} only supports fixed auto-created IPPool IP Number",
-            'write a fixed number such as "5"',
-        )
-    reclaim_text = pod.annotations.get(notes.IPPOOL_RECLAIM)
-    reclaim = reclaim_text is None or notes.parse_reclaim(reclaim_text)
-    asked = [(family, request.names[family][0]) for family in features.families if family in request.names]
-    if not asked:
-        raise NoPoolSelected(
-            f"no IPPool available from {key}: only a family that is switched off is named",
-            "name subnets of a family that is switched on, or switch the other one on",
-        )
-    return tuple(
-        WantedPool(
-            pool_name(family, owner, request.interface), family, subnet, request.interface, owner, number, reclaim
-        )
-        for family, subnet in asked
-    )
