@@ -1,0 +1,43 @@
+"""python -m e2e.cluster.nodes up [--nodes N]"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+from e2e.cluster.binaries import BuildFailed
+from e2e.cluster.nodes.labs import RealCluster
+from e2e.cluster.program import ClusterFailed
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m e2e.cluster.nodes", description=__doc__)
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    up = actions.add_parser("up")
+    up.add_argument("--nodes", type=int, default=3)
+    options = parser.parse_args(arguments)
+    try:
+        return asyncio.run(_up(options.nodes))
+    except (BuildFailed, ClusterFailed) as error:
+        print(f"e2e.cluster.nodes: {error}", file=sys.stderr)
+        return 1
+
+
+async def _up(nodes: int) -> int:
+    stopped = asyncio.Event()
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    async with RealCluster(nodes) as cluster:
+        stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in cluster.timings_s.items())
+        print(f"ready ({stages})\nexport KUBECONFIG={cluster.plane.kubeconfig}\nfiles: {cluster.folder}", flush=True)
+        await stopped.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
