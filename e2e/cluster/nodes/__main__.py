@@ -1,4 +1,4 @@
-"""python -m e2e.cluster.nodes up [--nodes N]"""
+"""python -m e2e.cluster.nodes up [--nodes N] [--with nephila|host-local]"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from e2e.cluster.binaries import BuildFailed
+from e2e.cluster.nodes.agents import Installation
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.program import ClusterFailed
 
@@ -20,19 +21,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     up = actions.add_parser("up")
     up.add_argument("--nodes", type=int, default=3)
+    up.add_argument("--with", dest="network", choices=("nephila", "host-local"), default="nephila")
     options = parser.parse_args(arguments)
     try:
-        return asyncio.run(_up(options.nodes))
+        return asyncio.run(_up(options.nodes, options.network))
     except (BuildFailed, ClusterFailed) as error:
         print(f"e2e.cluster.nodes: {error}", file=sys.stderr)
         return 1
 
 
-async def _up(nodes: int) -> int:
+async def _up(nodes: int, network: str) -> int:
     stopped = asyncio.Event()
     for number in STOP_SIGNALS:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     async with RealCluster(nodes) as cluster:
+        if network == "nephila":
+            await Installation(cluster).install()
         stages = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in cluster.timings_s.items())
         print(f"ready ({stages})\nexport KUBECONFIG={cluster.plane.kubeconfig}\nfiles: {cluster.folder}", flush=True)
         await stopped.wait()
