@@ -8,9 +8,10 @@ Start: journal → memory → socket (DEL works from here on) → pools and pods
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
 import structlog
 
 from adapters.clock import Clock
@@ -38,7 +39,7 @@ from nodeagent.pins import Pins
 from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
-from nodeagent.request import CniRequest, failure, parse_request, version_of
+from nodeagent.request import CniRequest, IpamConf, failure, parse_request, version_of
 from nodeagent.segment import SegmentPort
 from nodeagent.verbs import Verbs
 from nodeagent.verification import Verification
@@ -48,7 +49,7 @@ from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
 
-BOOT_ID, NODE_UID = "bootID", "nodeUID"
+BOOT_ID, NODE_UID, LEARNT = "bootID", "nodeUID", "ipamConf:"
 RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every lease is re-taken before use
 STARTING = "the agent is starting"
 REPORTER = "nephila.io/agent"
@@ -81,12 +82,12 @@ class Agent:
         self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
         self.line = WaitingLine()
         self.world = World(ports.store, clock, ports.entropy, config.node, self._changed)
-        self.needs = Needs(self.world, config.features)
         self.ownership = Ownership(ports.store)
         self.allocator = Allocator(
             ports.journal, clock, self.stock, config.lease.cooldown_s, lambda slot: self.keeper.is_pinned(slot)
         )
         self._state = ports.journal.load()
+        self.needs = Needs(self.world, config.features, learnt_from(self._state.meta), self._remember_conf)
         self.keeper = BlockKeeper(
             ports.store,
             ports.journal,
@@ -108,7 +109,7 @@ class Agent:
         )
         self.refill.on_lack = self._tell_leader
         self.recalls = RecallDesk(
-            lambda: self.world.mailbox.get(config.node), self.refill, self.stock, self.keeper, clock.now
+            self.refill, self.stock, self.keeper, clock, lambda: not self.why_closed(), self._tell_leader
         )
         self.outbox = Outbox(
             ports.store,
@@ -214,6 +215,7 @@ class Agent:
             tasks.create_task(self.refill.run(), name="refill")
             tasks.create_task(self.outbox.run(), name="outbox")
             tasks.create_task(self._heartbeats(), name="heartbeats")
+            tasks.create_task(self.recalls.run(), name="recalls")
             tasks.create_task(self.reconciler.run(), name="reconciler")
             tasks.create_task(self.pins.run(), name="pins")
 
@@ -271,11 +273,10 @@ class Agent:
         assert self.mailbox is not None
         period = self.config.lease.heartbeat_s
         self.world.mailbox.listen(lambda _old, _new: self._beat_now.set())
+        self.world.mailbox.listen(lambda _old, new: self.recalls.notice(new))
         while True:
             await self._pause(period * self._ports.entropy.uniform(0.9, 1.0))
             try:
-                if not self.why_closed():
-                    await self.recalls.answer()
                 await self.mailbox.beat()
                 self.refill.kick()
             except ApiUnreachable as error:
@@ -364,6 +365,9 @@ class Agent:
                     self.stock.allocate(grant.slot)
         self.outbox.restore(state.outbox)
 
+    def _remember_conf(self, interface: str, conf: IpamConf) -> None:
+        self._ports.journal.commit([PutMeta(LEARNT + interface, msgspec.json.encode(conf).decode())])
+
     def _changed(self) -> None:
         """Pools, namespaces or pods changed."""
         self.refill.kick()
@@ -395,3 +399,12 @@ class Agent:
             version=self._ports.version,
             parent=self.config.parent,
         )
+
+
+def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
+    """The network configurations of earlier ADDs, by interface."""
+    return {
+        key.removeprefix(LEARNT): msgspec.json.decode(text, type=IpamConf)
+        for key, text in meta.items()
+        if key.startswith(LEARNT)
+    }

@@ -7,7 +7,7 @@ until one of them changes; an ADD normally finds it ready.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from crds.core import Pod
@@ -32,10 +32,20 @@ class _Remembered:
 
 
 class Needs:
-    """`learnt` is the IPAM configuration last seen per interface: pods that have not been added yet are judged by it."""
+    """`learnt` is the IPAM configuration last seen per interface: pods that have not been added yet are judged by it.
 
-    def __init__(self, world: World, settings: FeatureSettings) -> None:
+    `remember` makes it durable, so that a restarted agent leases ahead before the first ADD tells it again.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        settings: FeatureSettings,
+        learnt: Mapping[str, IpamConf],
+        remember: Callable[[str, IpamConf], None],
+    ) -> None:
         self._world = world
+        self._remember = remember
         self._cluster_network = settings.cluster_network
         self.features = Features(
             ipv4=settings.enable_ipv4,
@@ -44,7 +54,7 @@ class Needs:
             auto_pools=settings.enable_auto_pool_for_application,
         )
         self._remembered: dict[tuple[str, str], _Remembered] = {}
-        self.learnt: dict[str, IpamConf] = {}
+        self.learnt = dict(learnt)
 
     def selection(self, pod: Pod, interface: str, conf: IpamConf, owner: TopOwner | None = None) -> Selection:
         """Which pools, in which order. Raises what `ipam.selection.select` raises."""
@@ -67,6 +77,12 @@ class Needs:
     def needs_owner(self, pod: Pod) -> bool:
         """True if the selection depends on the pod's top controller, which must then be resolved first."""
         return needs_owner(self._world.facts_of(pod), self._world.pools.catalog, self.features)
+
+    def learn(self, interface: str, conf: IpamConf) -> None:
+        """What an ADD's network configuration says of this interface."""
+        if self.learnt.get(interface) != conf:
+            self._remember(interface, conf)
+            self.learnt[interface] = conf
 
     def forget(self, pod_uid: str) -> None:
         for key in [key for key in self._remembered if key[0] == pod_uid]:

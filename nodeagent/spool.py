@@ -7,7 +7,7 @@ from pathlib import Path
 import structlog
 
 from adapters.clock import Clock
-from ipam.errors import NephilaError
+from ipam.errors import BadValue, NephilaError
 from nodeagent.request import parse_request
 from nodeagent.verbs import Verbs
 from nodeagent.wire import RequestReader
@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 SCAN_S = 1.0
 MAX_FILES_PER_PASS = 1024
+STALE_S = 60.0  # a half-written file this old belongs to a shim that was killed: its DEL was not acknowledged
+MAX_REFUSED = 64  # kept for whoever looks into it, oldest first to go
 
 
 class Spool:
@@ -33,6 +35,7 @@ class Spool:
     async def run(self) -> None:
         while True:
             await self.replay()
+            self.tidy()
             await self._clock.sleep(SCAN_S)
 
     async def replay(self) -> int:
@@ -56,12 +59,20 @@ class Spool:
     async def _replay_one(self, path: Path) -> None:
         request = RequestReader().feed(path.read_bytes())
         if request is None:
-            log.error("spooled_delete_truncated", file=path.name)
-            path.rename(path.with_suffix(".refused"))
-            return
+            raise BadValue("request", "is cut short", "the shim was killed while it wrote it")
         parsed = parse_request(request.headers, request.body)
         await self._verbs.delete(parsed)
         log.info("spooled_delete_replayed", container=parsed.container_id, file=path.name)
 
+    def tidy(self) -> None:
+        """Remove what killed shims left half-written, and all but the newest refused entries."""
+        for path in self._directory.glob(".*.tmp"):
+            if self._clock.wall() - path.stat().st_mtime > STALE_S:
+                path.unlink(missing_ok=True)
+        for path in sorted(self._directory.glob("*.refused"))[:-MAX_REFUSED]:
+            path.unlink(missing_ok=True)
+
     def _files(self) -> list[Path]:
-        return sorted(self._directory.glob("*.del"))[:MAX_FILES_PER_PASS]
+        return sorted(path for path in self._directory.glob("*.del") if not path.name.startswith("."))[
+            :MAX_FILES_PER_PASS
+        ]

@@ -123,7 +123,7 @@ class Verbs:
             raise Tombstoned(
                 f"container {request.container_id} was deleted already", hint="the runtime starts a new one"
             )
-        self._needs.learnt[request.ifname] = request.conf.ipam
+        self._needs.learn(request.ifname, request.conf.ipam)
         present = self._allocator.get(key)
         if present is not None and present.pod_uid == (request.pod_uid or present.pod_uid):
             await self._tell_first(present)
@@ -245,6 +245,12 @@ class Verbs:
         return pools
 
     def _exhausted(self, selection: Selection, short: list[tuple[str, ...]]) -> NephilaError:
+        if selection.missing:
+            listed = ", ".join(f"{pool.name} of SpiderSubnet {pool.subnet}" for pool in selection.missing)
+            return DeadlineExceeded(
+                f"application pool {listed} does not exist yet",
+                hint="the leader makes it: see the Events of the SpiderSubnet and of the application; the kubelet tries again",
+            )
         names = sorted({name for listed in short for name in listed})
         if any(not self._refill.is_exhausted(name) for name in names):
             return DeadlineExceeded(

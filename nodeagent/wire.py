@@ -23,7 +23,7 @@ log = structlog.get_logger(__name__)
 
 MAX_BODY = 64 * 1024
 MAX_HEADERS = 64
-MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADER_BYTES = 64 * 1024  # six CNI variables of up to 8,000 bytes each
 MAX_CONNECTIONS = 1024
 DEADLINE_S = 30.0
 PROTOCOL_VERSIONS = ("1",)

@@ -280,3 +280,14 @@ async def test_pods_that_cannot_be_served_are_told_why(lab: Lab) -> None:
         assert (await failed(agent, http("ADD", "c1", ghost)))["code"] == 112
         error = await failed(agent, http("ADD", "c2", wrong))
         assert error["code"] == 101 and "wrong input" in error["msg"]
+
+
+async def test_a_restarted_agent_leases_ahead_by_the_network_configuration_it_learnt(lab: Lab) -> None:
+    await lab.pool("named", "10.9.0.0/24", "10.9.0.1-10.9.0.200")
+    conf = {"ipam": {"type": "nephila", "default_ipv4_ippool": ["named"]}}
+    async with lab.agent("n1") as agent:
+        reply = await agent.serve(http("ADD", "c1", await lab.pod("p", "n1"), conf=conf))
+        assert b"10.9.0." in reply.body
+    await lab.pod("q", "n1")
+    async with lab.agent("n1") as agent:
+        await eventually(lambda: agent.stock.count("named", State.READY) >= 1)
