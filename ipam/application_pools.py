@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from ipam import annotations as notes
-from ipam.applications import AppOwner, WantedPool, pool_name
+from ipam.applications import AppOwner, WantedPool, label_value, pool_name
 from ipam.errors import BadAnnotation, NoPoolSelected
 from ipam.facts import Features
 from ipam.owners import TopOwner
@@ -161,7 +161,7 @@ def plan(
     drawing = _Drawing(subnet, reserved)
     ours: dict[str, Standing] = {}
     for item in sorted(standing, key=lambda item: item.pool.seniority):
-        if item.pool.app is not None and item.pool.owner_subnet == subnet.name:
+        if item.pool.app is not None and item.pool.owner_subnet == label_value(subnet.name):
             ours[item.pool.name] = item
         else:
             drawing.by_hand[item.pool.name] = item.pool.ips - item.pool.exclude

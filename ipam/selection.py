@@ -16,7 +16,7 @@ from ipam import annotations as notes
 from ipam.addresses import Family
 from ipam.affinity import refusal_of
 from ipam.application_pools import wanted_pools
-from ipam.applications import AppOwner, WantedPool
+from ipam.applications import AppOwner, WantedPool, label_value
 from ipam.catalog import Catalog
 from ipam.errors import BadAnnotation, BadConfig, NoPoolMatches, NoPoolSelected, OwnerMissing, PoolNotFound, Refusal
 from ipam.facts import Features, NicFacts, PodFacts, pod_refusal
@@ -252,7 +252,7 @@ def _from_subnets(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Feat
         fit: list[str] = []
         for pool in mine:
             refusal = refusal_of(pool, want.family, pod, nic, features)
-            if refusal is None and pool.owner_subnet not in ("", want.subnet):
+            if refusal is None and pool.owner_subnet not in ("", label_value(want.subnet)):
                 why = "it belongs to subnet {}, not to {}"
                 refusal = Refusal(pool.name, why, (pool.owner_subnet, want.subnet))
             if refusal is None:

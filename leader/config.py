@@ -11,6 +11,7 @@ import yaml
 from adapters.settings import ApiSettings
 from ipam.election import Timings
 from ipam.errors import BadValue
+from ipam.facts import Features
 from ipam.reclaim import GRACE_S, Policy, Rules
 
 
@@ -54,6 +55,22 @@ class StatusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     writes_per_s: float = 20.0
 
 
+class ApplicationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """Pools made from SpiderSubnets; the names are those of Spiderpool's `spiderpool-conf`, and must say what the agents' say."""
+
+    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")
+    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")
+    enable_spider_subnet: bool = True
+    enable_auto_pool_for_application: bool = True
+    default_flexible_ip_number: int = msgspec.field(default=1, name="clusterSubnetDefaultFlexibleIPNumber")
+    period_s: float = 30.0  # everything is looked at so often, whatever was seen to change
+
+    def features(self) -> Features:
+        return Features(
+            self.enable_ipv4, self.enable_ipv6, self.enable_spider_subnet, self.enable_auto_pool_for_application
+        )
+
+
 class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the leader is told at start. `warm_standby`: candidates that do not lead keep their picture of the cluster up to date, which
     costs memory and watches, and saves the time to list everything when they take over."""
@@ -68,6 +85,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     reclaim: ReclaimSettings = ReclaimSettings()
     sweep: SweepSettings = SweepSettings()
     status: StatusSettings = StatusSettings()
+    applications: ApplicationSettings = ApplicationSettings()
 
 
 def load_config(path: Path, *, node: str = "") -> LeaderConfig:

@@ -18,9 +18,12 @@ from adapters.entropy import Entropy
 from adapters.kube.store import Store
 from crds.meta import UNSET, KubeObject
 from crds.nephila import IP_BLOCK, IP_NODE, IPNode
+from ipam.applications import AppOwner, PoolNumber
 from leader.announce import Announcer, LogAnnouncer
 from leader.config import LeaderConfig
+from leader.controllers.applications import Applications
 from leader.controllers.consistency import Consistency
+from leader.controllers.derived import Derived
 from leader.controllers.endpoints import Endpoints
 from leader.controllers.pins import Pins
 from leader.controllers.pools import Pools
@@ -29,6 +32,7 @@ from leader.controllers.reclaim import Reclaim
 from leader.elector import Elector
 from leader.loop import Allowance, Loop
 from leader.sight import Sight
+from leader.workloads import Workloads
 from leader.writing import Authority, Writer
 
 log = structlog.get_logger(__name__)
@@ -36,6 +40,7 @@ log = structlog.get_logger(__name__)
 RECALL_GAP_S = 0.01
 RECALL_PERIOD_S = 1.0
 POOLS_GAP_S = 0.1
+APPLICATIONS_GAP_S, APPLICATIONS_PERIOD_S = 0.02, 1.0
 CONSISTENCY_PERIOD_S = 600.0
 SWEEPS_PER_S, SWEEP_BURST = 20.0, 100.0
 
@@ -60,6 +65,8 @@ class Reign:
     pins: Pins
     pools: Pools
     consistency: Consistency
+    applications: Applications
+    derived: Derived
     loops: tuple[Loop, ...] = ()
 
 
@@ -116,8 +123,13 @@ class Leader:
                 sight = self._new_sight()
                 tasks.create_task(sight.run(), name="sight")
             await sight.synced()
-            reign = self._controllers(sight, authority)
-            kicks = self._kicks(reign)
+            workloads = Workloads(
+                self._ports.store, self._ports.clock, self._ports.entropy, self.config.applications.features()
+            )
+            tasks.create_task(workloads.run(), name="workloads")
+            await workloads.synced()
+            reign = self._controllers(sight, workloads, authority)
+            kicks = self._kicks(reign, workloads)
             sight.kicks.append(kicks)
             try:
                 await reign.consistency.work()
@@ -130,7 +142,7 @@ class Leader:
                 self.reign = None
                 sight.kicks.remove(kicks)
 
-    def _controllers(self, sight: Sight, authority: Authority) -> Reign:
+    def _controllers(self, sight: Sight, workloads: Workloads, authority: Authority) -> Reign:
         clock, entropy, config = self._ports.clock, self._ports.entropy, self.config
         writer = Writer(self._ports.store, clock, authority)
         sweeps = Allowance(clock, SWEEPS_PER_S, SWEEP_BURST)
@@ -142,6 +154,16 @@ class Leader:
             pins=Pins(sight, writer, clock, config.sweep.orphan_s, sweeps),
             pools=Pools(sight, writer, clock, config.status.gap_s, statuses),
             consistency=Consistency(sight, writer, self._ports.announcer),
+            applications=Applications(
+                sight,
+                workloads,
+                writer,
+                clock,
+                self._ports.announcer,
+                PoolNumber(extra=config.applications.default_flexible_ip_number),
+                config.applications.period_s,
+            ),
+            derived=Derived(sight, workloads, writer, statuses),
         )
 
         async def nodes() -> None:
@@ -154,18 +176,39 @@ class Leader:
             Loop("endpoints", reign.endpoints.work, clock, entropy, period_s=config.sweep.period_s),
             Loop("pins", reign.pins.work, clock, entropy, period_s=config.sweep.period_s),
             Loop("pools", reign.pools.work, clock, entropy, period_s=min(config.status.gap_s, 1.0), gap_s=POOLS_GAP_S),
+            Loop(
+                "applications",
+                reign.applications.work,
+                clock,
+                entropy,
+                period_s=APPLICATIONS_PERIOD_S,
+                gap_s=APPLICATIONS_GAP_S,
+            ),
+            Loop(
+                "derived", reign.derived.work, clock, entropy, period_s=config.applications.period_s, gap_s=POOLS_GAP_S
+            ),
             Loop("consistency", reign.consistency.work, clock, entropy, period_s=CONSISTENCY_PERIOD_S),
         )
         return reign
 
-    def _kicks(self, reign: Reign) -> Callable[[KubeObject], None]:
-        recalls, pools = reign.loops[0], reign.loops[4]
+    def _kicks(self, reign: Reign, workloads: Workloads) -> Callable[[KubeObject], None]:
+        recalls, pools, applications, derived = reign.loops[0], reign.loops[4], reign.loops[5], reign.loops[6]
+
+        def asked(_subnets: frozenset[str], _app: AppOwner | None) -> None:
+            applications.kick()
+            derived.kick()
+
+        workloads.touched.append(asked)
 
         def kick(changed: KubeObject) -> None:
             if reign.recalls.concerns(changed):
                 recalls.kick()
             if changed.kind == "SpiderIPPool":
                 pools.kick()
+            if changed.kind in ("SpiderIPPool", "SpiderReservedIP"):
+                derived.kick()
+            if reign.applications.concerns(changed):
+                applications.kick()
 
         return kick
 

@@ -67,6 +67,7 @@ class Sight:
         self.sets = reflector(STATEFUL_SET)
         self.ledger = Ledger(Coverage({}, {}))
         self.reports: dict[str, tuple[Report, ...]] = {}
+        self.needy: set[str] = set()  # nodes that lack addresses of some pool
         self.beaten_at: dict[str, float] = {}
         self.pools_touched: set[str] = set()
         self.kicks: list[Callable[[KubeObject], None]] = []
@@ -130,6 +131,11 @@ class Sight:
         _ = self.book
         return self.ledger.unleased(pool, self._clock.wall())
 
+    def open_pages(self, pool: str) -> list[tuple[str, int]]:
+        """Where addresses of the pool can be claimed at once."""
+        known = self.book.catalog.get(pool)
+        return self.ledger.open_pages(pool, known.domain, self._clock.wall()) if known else []
+
     def uses(self, pool: str) -> list[Use]:
         """Who has which address of the pool, as SpiderEndpoints tell."""
         found: list[Use] = []
@@ -179,6 +185,7 @@ class Sight:
     def _pools_changed(self, old: KubeObject | None, new: KubeObject | None) -> None:
         if isinstance(old, SpiderIPPool) and isinstance(new, SpiderIPPool):
             same = old.spec == new.spec and old.deleting == new.deleting and old.annotations == new.annotations
+            same &= old.labels == new.labels
             if same and old.metadata.finalizers == new.metadata.finalizers:
                 return  # a status write: our own
         self._book = None
@@ -208,6 +215,9 @@ class Sight:
                 for item in new.status.pools
             )
         before = self.reports.pop(stored.name, ())
+        self.needy.discard(stored.name)
+        if any(report.lacking for report in reports):
+            self.needy.add(stored.name)
         if new is None:
             self.beaten_at.pop(stored.name, None)
         else:

@@ -14,6 +14,7 @@ import structlog
 from adapters.clock import Clock
 from ipam import demand
 from ipam.errors import ApiUnreachable
+from ipam.slots import Page
 from ipam.stock import FREE_STATES, State, Stock
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
@@ -63,6 +64,7 @@ class Refill:
         self._kicked = asyncio.Event()
         self._dry: dict[str, _Dry] = {}
         self._saving_until: dict[str, float] = {}
+        self._offered: dict[str, tuple[str, ...]] = {}
         self._needed: dict[str, int] = {}
         self._lacking: dict[str, int] = {}
         self._repooled = -1
@@ -91,6 +93,13 @@ class Refill:
     def save(self, pool: str) -> None:
         """Another node lacks addresses of the pool: no warm stock of it for a while."""
         self._saving_until[pool] = self._clock.now() + SAVING_S
+
+    def offer(self, pool: str, pages: tuple[str, ...]) -> None:
+        """The leader says where addresses of the pool can be claimed now: no need to search, nor to wait."""
+        self._offered[pool] = pages
+        if pool in self._dry:
+            self._dry[pool] = _Dry(float("-inf"), FIRST_DRY_S)
+        self.kick()
 
     async def run(self) -> None:
         while True:
@@ -140,7 +149,10 @@ class Refill:
         starving = max(waiting - usable, 0)
         missing = max(demand.missing(needed, used, usable, size) if needed else 0, starving)
         if missing and now >= self._retry_at(pool):
-            got = await self._keeper.claim(pool, known.domain, addresses, missing, urgent_for=starving)
+            hints = tuple(Page.parse(cidr, known.domain) for cidr in self._offered.pop(pool, ()))
+            got = await self._keeper.claim(
+                pool, known.domain, addresses, missing, urgent_for=starving, hints=hints if starving else ()
+            )
             self._claimed(pool, got, waiting)
         elif not waiting and (spare := demand.surplus(needed, used, usable, size)) > 0:
             await self._keeper.give_back(self._stock.surplus(pool, spare, now))
@@ -194,6 +206,9 @@ class Refill:
         if self._repooled == pools.generation:
             return
         self._repooled = pools.generation
+        for name in self._line.pools():
+            if name not in pools.effective:
+                self._line.wake(name, self._line.waiting(name))  # their selection may have another answer now
         for held in list(self._stock):
             self._stock.repool(held.slot, pools.pool_of(held.slot))
 

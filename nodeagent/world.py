@@ -158,6 +158,8 @@ class World:
             and isinstance(new, SpiderIPPool)
             and old.spec == new.spec
             and old.deleting == new.deleting
+            and old.labels == new.labels
+            and old.annotations == new.annotations
         ):
             return  # a status write: nothing that an ADD depends on
         self._stale = True

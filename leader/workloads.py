@@ -1,0 +1,183 @@
+"""The workloads that ask for application pools, by the Subnet that they ask; and the Subnets. Event-driven: nothing is polled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.entropy import Entropy
+from adapters.kube.reflector import Reflector
+from adapters.kube.store import Store
+from crds.convert import as_owner, owner_references
+from crds.core import (
+    CRON_JOB,
+    DAEMON_SET,
+    DEPLOYMENT,
+    JOB,
+    REPLICA_SET,
+    STATEFUL_SET,
+    CronJob,
+    DaemonSet,
+    Deployment,
+    Job,
+    JobSpec,
+    PodTemplate,
+    ReplicaSet,
+    StatefulSet,
+)
+from crds.meta import Kind, KubeObject
+from crds.spiderpool import SUBNET, SpiderSubnet
+from ipam.application_pools import wants_of
+from ipam.applications import AppOwner, WantedPool
+from ipam.errors import NephilaError
+from ipam.facts import Features
+from ipam.owners import OwnerReference, TopOwner
+
+log = structlog.get_logger(__name__)
+
+K = TypeVar("K", bound=KubeObject)
+Workload: TypeAlias = Deployment | ReplicaSet | StatefulSet | DaemonSet | Job | CronJob
+
+# What is controlled by these is not an application of its own.
+_PARENTS = {"ReplicaSet": ("apps", "Deployment"), "Job": ("batch", "CronJob")}
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """What one workload asks for. `error`: its annotations cannot be read; then nothing is known of what it wants."""
+
+    owner: TopOwner
+    replicas: int
+    wants: tuple[WantedPool, ...]
+    error: NephilaError | None = None
+
+    @property
+    def subnets(self) -> frozenset[str]:
+        return frozenset(want.subnet for want in self.wants)
+
+
+class Workloads:
+    """Run `run()` as a task; complete after `synced()`. `touched` is told of every Subnet, by name, whose pools may have to change, and of
+    every application, by its keys, whose wishes changed."""
+
+    def __init__(self, store: Store, clock: Clock, entropy: Entropy, features: Features) -> None:
+        self._features = features
+
+        def reflector(kind: Kind[K]) -> Reflector[K]:
+            return Reflector(store, kind, clock, entropy, on_failure=_report)
+
+        self.subnets = reflector(SUBNET)
+        self._kinds: tuple[Reflector[Any], ...] = tuple(
+            reflector(kind) for kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB, CRON_JOB)
+        )
+        self._asking: dict[tuple[str, str, str], Asking] = {}
+        self._by_subnet: dict[str, set[tuple[str, str, str]]] = {}
+        self.touched: list[Callable[[frozenset[str], AppOwner | None], None]] = []
+        self.subnets.listen(self._subnet_changed)
+        for kind in self._kinds:
+            kind.listen(self._workload_changed)
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for reflector in (self.subnets, *self._kinds):
+                tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
+
+    async def synced(self) -> None:
+        for reflector in (self.subnets, *self._kinds):
+            await reflector.synced()
+
+    def of_subnet(self, subnet: str) -> Iterator[Asking]:
+        """Who asks the Subnet of this name, whether or not it exists."""
+        for key in sorted(self._by_subnet.get(subnet, ())):
+            yield self._asking[key]
+
+    def unclear(self) -> frozenset[AppOwner]:
+        """Living applications whose annotations cannot be read."""
+        return frozenset(AppOwner.of(asking.owner) for asking in self._asking.values() if asking.error is not None)
+
+    def get(self, owner: TopOwner) -> KubeObject | None:
+        """The object behind an owner."""
+        for reflector in self._kinds:
+            if reflector.kind.kind == owner.kind:
+                found: KubeObject | None = reflector.get(owner.name, owner.namespace)
+                return found
+        return None
+
+    def _subnet_changed(self, old: SpiderSubnet | None, new: SpiderSubnet | None) -> None:
+        stored = new or old
+        assert stored is not None
+        self._tell(frozenset({stored.name}), None)
+
+    def _workload_changed(self, old: Workload | None, new: Workload | None) -> None:
+        stored = new or old
+        assert stored is not None
+        key = (stored.kind, stored.namespace, stored.name)
+        before = self._asking.get(key)
+        after = asking_of(new, self._features) if new is not None and not new.deleting else None
+        if before == after:
+            return  # its status, or something that is no business of ours
+        for subnet in before.subnets if before else ():
+            self._by_subnet[subnet].discard(key)
+            if not self._by_subnet[subnet]:
+                del self._by_subnet[subnet]
+        self._asking.pop(key, None)
+        if after is not None:
+            self._asking[key] = after
+            for subnet in after.subnets:
+                self._by_subnet.setdefault(subnet, set()).add(key)
+            if after.error is not None:
+                log.warning("application_refused", kind=key[0], namespace=key[1], name=key[2], error=str(after.error))
+        concerned = (before.subnets if before else frozenset()) | (after.subnets if after else frozenset())
+        self._tell(concerned, AppOwner.of(as_owner(stored)))
+
+    def _tell(self, subnets: frozenset[str], app: AppOwner | None) -> None:
+        for tell in self.touched:
+            tell(subnets, app)
+
+
+def asking_of(workload: Workload, features: Features) -> Asking | None:
+    """What the workload asks for; None if that is no application pool, or if a workload above it speaks for it."""
+    owner = as_owner(workload)
+    template, replicas = _template(workload)
+    if template.spec.host_network or _is_spoken_for(owner, owner_references(workload)):
+        return None
+    try:
+        wants = wants_of(owner, template.metadata.annotations or {}, features)
+    except NephilaError as error:
+        return Asking(owner, replicas, (), error)
+    return Asking(owner, replicas, wants) if wants else None
+
+
+def _is_spoken_for(owner: TopOwner, references: tuple[OwnerReference, ...]) -> bool:
+    controller = next((reference for reference in references if reference.controller), None)
+    if controller is None:
+        return False
+    return _PARENTS.get(owner.kind) == (controller.api_version.rpartition("/")[0], controller.kind)
+
+
+def _template(workload: Workload) -> tuple[PodTemplate, int]:
+    """The pods' template, and how many pods there shall be at a time."""
+    match workload:
+        case CronJob():
+            return workload.spec.job_template.spec.template, _job_size(workload.spec.job_template.spec)
+        case Job():
+            return workload.spec.template, _job_size(workload.spec)
+        case DaemonSet():
+            return workload.spec.template, workload.status.desired_number_scheduled
+        case _:
+            replicas = workload.spec.replicas
+            return workload.spec.template, 1 if replicas is None else replicas
+
+
+def _job_size(spec: JobSpec) -> int:
+    """Spiderpool counts completions, else parallelism."""
+    return spec.completions or spec.parallelism or 1
+
+
+def _report(error: Exception) -> None:
+    log.warning("watch_failed", error=str(error), kind=type(error).__name__)
