@@ -95,7 +95,7 @@ class Lab:
 async def eventually(condition: Any, timeout_s: float = 5.0) -> None:
     """Wait until the condition holds; fails when the time is over."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110  # what is waited for has no event of its own
+        while not condition():
             await asyncio.sleep(0.005)
 
 
