@@ -220,6 +220,16 @@ class Recall(WireStruct):
     reason: Reason = ""
 
 
+class Offer(WireStruct):
+    """The leader's word that this node, which lacks addresses of a pool, can claim some from these pages now."""
+
+    id: Annotated[str, say("Names this offer.", minLength=1, maxLength=64)]
+    pool: Annotated[str, say("The pool.", minLength=1, maxLength=253)]
+    pages: Annotated[
+        tuple[Annotated[str, say(maxLength=CIDR_LENGTH)], ...], say("Pages with unleased addresses.", maxItems=16)
+    ]
+
+
 class FenceMark(WireStruct):
     """The leader's mark that this node must hand out nothing until it has re-taken every lease."""
 
@@ -233,6 +243,7 @@ class IPNodeSpec(WireStruct):
     """Written by the leader only."""
 
     recalls: Annotated[tuple[Recall, ...], say("Open requests.", maxItems=64, **map_list("id"))] = ()
+    offers: Annotated[tuple[Offer, ...], say("Where to claim.", maxItems=64, **map_list("pool"))] = ()
     fence: FenceMark | UnsetType = UNSET
 
 

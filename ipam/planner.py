@@ -12,14 +12,16 @@ Guaranteed, for every snapshot:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from heapq import heapify, heappop
 from typing import NamedTuple
 
 PATIENCE_S = 10.0  # an unanswered recall goes to another node after this
-SETTLE_S = 1.0  # slots that were given back count as on their way for this long: our picture of the blocks may lag behind the answer
+SETTLE_S = 0.2  # slots that were given back count as on their way for this long: our picture of the blocks may lag behind the answer
 MAX_RECALLS = 64
+MAX_PAGES = 16  # in one offer
 
 
 class Report(NamedTuple):
@@ -140,6 +142,42 @@ def _recalls(pool: str, market: _Market, supplied: int, limit: int) -> list[Reca
         actions.append(Recall(node, pool, count, needy))
         lacking -= count
     return actions
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Tell `node` that addresses of `pool` can be claimed from these pages (their CIDRs)."""
+
+    node: str
+    pool: str
+    pages: tuple[str, ...]
+
+
+def offers(reports: Iterable[Report], pages: Callable[[str], Sequence[tuple[str, int]]]) -> tuple[Offer, ...]:
+    """Who shall look where, so that a starving node need not search a large pool, nor all of them read one page.
+
+    `pages`: of a pool, the pages with unleased addresses and how many. The neediest node comes first; each gets pages enough for what it
+    lacks, and no address is offered twice.
+    """
+    needy: dict[str, list[Report]] = {}
+    for report in reports:
+        if report.wanted > report.free:
+            needy.setdefault(report.pool, []).append(report)
+    found: list[Offer] = []
+    for pool in sorted(needy):
+        left = deque(pages(pool))
+        for report in sorted(needy[pool], key=lambda report: (-report.lacking, report.node)):
+            lacking = report.lacking
+            chosen: list[str] = []
+            while left and lacking > 0 and len(chosen) < MAX_PAGES:
+                cidr, count = left.popleft()
+                chosen.append(cidr)
+                if count > lacking:
+                    left.appendleft((cidr, count - lacking))
+                lacking -= count
+            if chosen:
+                found.append(Offer(report.node, pool, tuple(chosen)))
+    return tuple(found)
 
 
 def sharing_nodes(reports: Iterable[Report]) -> dict[str, int]:

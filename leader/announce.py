@@ -6,6 +6,8 @@ from typing import Protocol
 
 import structlog
 
+from adapters.kube.events import EventRecorder
+from crds.core import ObjectReference
 from crds.meta import KubeObject
 
 log = structlog.get_logger(__name__)
@@ -28,3 +30,22 @@ class LogAnnouncer:
             reason=reason,
             note=note,
         )
+
+
+class EventAnnouncer:
+    """Announces as Events of the API, and in the log."""
+
+    def __init__(self, recorder: EventRecorder) -> None:
+        self._recorder = recorder
+        self._log = LogAnnouncer()
+
+    def announce(self, regarding: KubeObject, reason: str, note: str) -> None:
+        self._log.announce(regarding, reason, note)
+        reference = ObjectReference(
+            api_version=regarding.api_version,
+            kind=regarding.kind,
+            namespace=regarding.namespace,
+            name=regarding.name,
+            uid=regarding.uid,
+        )
+        self._recorder.warning(reference, reason, "Lead", note)

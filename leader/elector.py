@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import structlog
@@ -207,12 +206,16 @@ class Elector:
             log.error("reign_failed", error=repr(error))
 
     async def _release(self) -> None:
-        record = election.release(election.stepped_down(self.candidate))
-        if record is None:
-            return
-        with suppress(StoreError):
-            outcome = await self._within(RELEASE_S, self._send(record))
-            log.info("lock_released", term=record.term, outcome=type(outcome).__name__)
+        """Give the lock away, if it is ours, so that nobody need wait for our silence. Reads first: a renewal may have been cut short."""
+        self.candidate = election.stepped_down(self.candidate)
+        try:
+            await self._read()
+            record = election.release(self.candidate)
+            if record is not None:
+                outcome = await self._within(RELEASE_S, self._send(record))
+                log.info("lock_released", term=record.term, outcome=type(outcome).__name__)
+        except StoreError as error:
+            log.warning("lock_not_released", error=str(error))
 
 
 def _record(stored: LeaderLock) -> Record:

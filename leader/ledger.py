@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 from ipam.blocks import Block
 from ipam.coverage import Coverage
+from ipam.slots import Page
+
+MAX_PAGES_SEEN = 4096
+MAX_PAGES_FOUND = 256
 
 
 class Ledger:
@@ -55,6 +60,24 @@ class Ledger:
             self._drop(name)
             self._add(name, block, wall)
         return max(addresses.size - self._sums.get(pool, 0), 0)
+
+    def open_pages(self, pool: str, domain: str, wall: float) -> list[tuple[str, int]]:
+        """Pages (CIDR) of the pool with addresses that a node may claim at once, and how many; bounded. A page without a block is all free."""
+        addresses = self._coverage.effective.get(pool)
+        found: list[tuple[str, int]] = []
+        if addresses is None:
+            return found
+        for base in islice(addresses.page_bases(), MAX_PAGES_SEEN):
+            page = Page(addresses.family, base, domain)
+            block = self._blocks.get(page.name)
+            usable = addresses.mask(base)
+            if block is not None:
+                usable &= block.free & ~block.pinned & ~block.suspect & ~block.cooling_at(wall)
+            if usable:
+                found.append((page.cidr, usable.bit_count()))
+                if len(found) >= MAX_PAGES_FOUND:
+                    break
+        return found
 
     def pinned_idle(self, pool: str) -> int:
         """Addresses of the pool that are pinned to identities which do not run now."""

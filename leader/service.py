@@ -16,10 +16,12 @@ from prometheus_client import CollectorRegistry
 
 from adapters.clock import SystemClock
 from adapters.entropy import SystemEntropy
+from adapters.kube.events import EventRecorder
 from adapters.kube.kubestore import KubeStore
 from adapters.kube.transport import connect
 from adapters.telemetry import configure_logging
 from ipam.errors import BadValue, NephilaError
+from leader.announce import EventAnnouncer
 from leader.config import LeaderConfig, load_config
 from leader.health import HealthServer, LeaderCollector
 from leader.leader import Leader, Ports
@@ -27,13 +29,17 @@ from leader.leader import Leader, Ports
 log = structlog.get_logger(__name__)
 
 COMPONENT = "leader"
+REPORTER = "nephila.io/leader"
 
 
 async def run(config: LeaderConfig, *, parent_pipe: int | None = None) -> None:
     """Lead or stand by until SIGTERM or SIGINT, or until the parent's end of `parent_pipe` is closed. Raises OSError, NephilaError."""
     clock, entropy = SystemClock(), SystemEntropy()
     transport = await connect(config.api.source(), component=COMPONENT, version=version("nephila"))
-    leader = Leader(config, Ports(KubeStore(transport, clock, entropy), clock, entropy))
+    store = KubeStore(transport, clock, entropy)
+    events = EventRecorder(store, clock, entropy, controller=REPORTER, instance=config.node)
+    leader = Leader(config, Ports(store, clock, entropy, EventAnnouncer(events)))
+    telling = asyncio.create_task(events.run(), name="events")
     registry = CollectorRegistry()
     registry.register(LeaderCollector(leader))
     health = HealthServer(config.health_address, registry, leader.why_not_ready) if config.health_address else None
@@ -42,6 +48,7 @@ async def run(config: LeaderConfig, *, parent_pipe: int | None = None) -> None:
             await health.start()
         await _until_told(leader, parent_pipe)
     finally:
+        telling.cancel()
         if health is not None:
             await health.stop()
         await transport.close()

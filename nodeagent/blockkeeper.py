@@ -90,13 +90,26 @@ class BlockKeeper:
 
     # Claim ---------------------------------------------------------------------------------------------------------------------------
 
-    async def claim(self, pool: str, domain: str, addresses: RangeSet, count: int, *, urgent_for: int = 0) -> int:
-        """Lease up to `count` more addresses of a pool; returns how many were got.
+    async def claim(
+        self,
+        pool: str,
+        domain: str,
+        addresses: RangeSet,
+        count: int,
+        *,
+        urgent_for: int = 0,
+        hints: Iterable[Page] = (),
+    ) -> int:
+        """Lease up to `count` more addresses of a pool; returns how many were got. `hints`: pages that are known to have some, read first.
 
         `urgent_for`: how many ADDs wait; then pages found full a moment ago are read again, and as a last resort cooling and suspect slots
         are taken (they need a probe before use). Raises ApiUnreachable when the API server does not answer.
         """
         got = 0
+        for page in hints:
+            if got < count:
+                self._mine.pop(page, None)  # what we last saw of it is older than the hint
+                got += await self._claim_on(page, addresses.mask(page.base), count - got, lease.choose_free)
         for page, mask in self._pages(pool, domain, addresses):
             if got >= count:
                 break
@@ -114,6 +127,9 @@ class BlockKeeper:
         self, page: Page, usable: int, count: int, choose: Callable[[Block, int, int, int, float], int]
     ) -> int:
         start = _hash(self.me.name, page.name) % 64
+        seen = self._mine.get(page)
+        if seen is not None and not choose(seen.block, usable, count, start, self._clock.wall()):
+            del self._mine[page]  # an old picture shows nothing free; others may have given slots back since
         held_before = len(self._stock)
         after = await self._change(
             page, lambda block: lease.claim(block, self.me, choose(block, usable, count, start, self._clock.wall()))

@@ -1,17 +1,20 @@
-"""Answers the leader's recalls: gives back free slots beyond what this node itself needs, and says how many.
+"""The leader's words to this node: recalls are served and answered, offers are passed on to whoever waits.
 
-A recall is answered once, by the next heartbeat, which the caller sends at once. Answers are kept as long as the leader keeps the request; after a
-restart they are taken from the mailbox, so that nothing is given back twice for one request.
+A recall is answered once: the node gives back free slots beyond what it needs itself, and the next heartbeat, sent at once, says how many. Answers
+are kept as long as the leader keeps the request; after a restart they are taken from the mailbox, so that nothing is given back twice for one.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import structlog
 
+from adapters.clock import Clock
 from crds.meta import UNSET
 from crds.nephila import IPNode, Recall, RecallAnswer
+from ipam.errors import ApiUnreachable
 from ipam.stock import State, Stock
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.refill import Refill
@@ -19,46 +22,78 @@ from nodeagent.refill import Refill
 log = structlog.get_logger(__name__)
 
 NOTHING_FREE = "nothing free beyond this node's own need"
+RETRY_S = 1.0
 
 
 class RecallDesk:
-    """`mailbox`: the node's IPNode as the watch last showed it."""
+    """Give `notice` every change of the mailbox, and run `run()` as a task. `tell`: the next heartbeat shall not wait."""
 
     def __init__(
         self,
-        mailbox: Callable[[], IPNode | None],
         refill: Refill,
         stock: Stock,
         keeper: BlockKeeper,
-        now: Callable[[], float],
+        clock: Clock,
+        is_open: Callable[[], bool],
+        tell: Callable[[], None],
     ) -> None:
-        self._mailbox = mailbox
         self._refill = refill
         self._stock = stock
         self._keeper = keeper
-        self._now = now
+        self._clock = clock
+        self._is_open = is_open
+        self._tell = tell
+        self._mailbox: IPNode | None = None
+        self._changed = asyncio.Event()
         self._answers: dict[str, RecallAnswer] = {}
+        self._offers: dict[str, str] = {}
 
     def answers(self) -> tuple[RecallAnswer, ...]:
         """For the next heartbeat."""
         return tuple(self._answers.values())
 
-    async def answer(self) -> None:
-        """Serve every request that has no answer yet. Raises ApiUnreachable: it stays unanswered, and the leader asks another node."""
-        stored = self._mailbox()
+    def notice(self, stored: IPNode | None) -> None:
+        """The mailbox as the watch shows it now."""
+        self._mailbox = stored
         if stored is None:
             return
+        for offer in stored.spec.offers:
+            if self._offers.get(offer.pool) != offer.id:
+                self._offers[offer.pool] = offer.id
+                self._refill.offer(offer.pool, offer.pages)
+        if stored.spec.recalls or self._answers:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Serve recalls as they come. Without contact to the API, or fenced, they stay unanswered, and the leader asks another node."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            try:
+                if self._is_open() and await self.serve():
+                    self._tell()
+            except ApiUnreachable as error:
+                log.warning("recall_not_served", error=str(error))
+                self._changed.set()
+                await self._clock.sleep(RETRY_S)
+
+    async def serve(self) -> bool:
+        """Every request that has no answer yet; True if there was one. Raises ApiUnreachable."""
+        stored = self._mailbox
+        if stored is None:
+            return False
         asked = {recall.id for recall in stored.spec.recalls}
         told = {} if stored.status is UNSET else {answer.id: answer for answer in stored.status.recalls}
         self._answers = {name: answer for name, answer in {**told, **self._answers}.items() if name in asked}
-        for recall in stored.spec.recalls:
-            if recall.id not in self._answers:
-                self._answers[recall.id] = await self._serve(recall)
+        open_recalls = [recall for recall in stored.spec.recalls if recall.id not in self._answers]
+        for recall in open_recalls:
+            self._answers[recall.id] = await self._serve(recall)
+        return bool(open_recalls)
 
     async def _serve(self, recall: Recall) -> RecallAnswer:
         self._refill.save(recall.pool)
         spare = self._stock.count(recall.pool, State.READY, State.UNPROVEN) - self._refill.wanted(recall.pool)
-        slots = self._stock.surplus(recall.pool, max(min(recall.count, spare), 0), self._now())
+        slots = self._stock.surplus(recall.pool, max(min(recall.count, spare), 0), self._clock.now())
         returned = await self._keeper.give_back(slots) if slots else 0
         log.info("recall_served", pool=recall.pool, asked=recall.count, returned=returned)
         return RecallAnswer(id=recall.id, returned=returned, answer="" if returned else NOTHING_FREE)

@@ -97,6 +97,7 @@ class Refill:
     def offer(self, pool: str, pages: tuple[str, ...]) -> None:
         """The leader says where addresses of the pool can be claimed now: no need to search, nor to wait."""
         self._offered[pool] = pages
+        self.save(pool)
         if pool in self._dry:
             self._dry[pool] = _Dry(float("-inf"), FIRST_DRY_S)
         self.kick()
@@ -173,8 +174,8 @@ class Refill:
             self._line.wake(pool, waiting)  # once: who has another pool in its list goes on to that
 
     def _batch(self, pool: str, size: int) -> int:
-        """How many addresses at a time, by what the leader last published; 1, that is no warm stock, where another node starves."""
-        if self._clock.now() < self._saving_until.get(pool, 0.0):
+        """How many addresses at a time, by what the leader last published; 1, that is no warm stock, where a node starves."""
+        if pool in self._dry or self._clock.now() < self._saving_until.get(pool, 0.0):
             return 1
         free, nodes = self._world.supply(pool) or (size, demand.UNKNOWN_NODE_COUNT)
         return demand.batch(free, nodes)

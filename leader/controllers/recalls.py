@@ -1,10 +1,11 @@
-"""Asks nodes with free addresses to give some back when other nodes have none (I8), through their mailboxes."""
+"""Brings free addresses to the nodes that have none (I8), through mailboxes: asks those that have some to give back, and tells those that
+lack some where they can claim."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -13,7 +14,8 @@ from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.kube.store import Conflict, Stored, Unknown
 from crds.meta import UNSET, KubeObject
-from crds.nephila import IP_NODE, IPNode
+from crds.nephila import IP_NODE, IPBlock, IPNode
+from crds.nephila import Offer as WireOffer
 from crds.nephila import Recall as WireRecall
 from ipam import planner
 from ipam.planner import Outstanding, Snapshot
@@ -25,6 +27,8 @@ log = structlog.get_logger(__name__)
 MAX_ATTEMPTS = 4
 MAX_OPEN = 32  # recalls in one mailbox; the schema allows 64
 FORGET_S = 60.0  # an unanswered recall is withdrawn after this
+OFFER_GAP_S = 0.05  # between two offers of one pool to one node
+OFFER_AGAIN_S = 1.0  # the same offer is repeated after this
 TIDY_S = 2.0  # an answered one stays so long, unless another write takes it along
 
 
@@ -38,6 +42,14 @@ class Sent:
     answered_at: float | None = None
 
 
+@dataclass(slots=True)
+class Words:
+    """What one mailbox shall say anew."""
+
+    recalls: list[planner.Recall] = field(default_factory=list)
+    offers: list[planner.Offer] = field(default_factory=list)
+
+
 class Recalls:
     """`work` plans and writes; `concerns` says whether a change is a reason to plan at once."""
 
@@ -48,15 +60,14 @@ class Recalls:
         self._entropy = entropy
         self._silent_s = silent_s
         self._sent: dict[str, Sent] = {}
+        self._offered: dict[tuple[str, str], tuple[tuple[str, ...], float]] = {}
         self.plan_s = 0.0
         self.total = 0
 
     def concerns(self, changed: KubeObject) -> bool:
-        if not isinstance(changed, IPNode):
-            return False
-        if changed.spec.recalls or any(report.lacking for report in self._sight.reports.get(changed.name, ())):
-            return True
-        return any(not sent.answered_at for sent in self._sent.values())
+        if isinstance(changed, IPBlock):
+            return bool(self._sight.needy)
+        return isinstance(changed, IPNode) and bool(self._sight.needy or changed.spec.recalls)
 
     async def work(self) -> None:
         """One pass. Raises StoreError, Deposed."""
@@ -64,12 +75,27 @@ class Recalls:
         began = self._clock.now()
         actions = planner.plan(self.snapshot())
         self.plan_s = self._clock.now() - began
-        by_node: dict[str, list[planner.Recall]] = {}
+        words: dict[str, Words] = {}
         for action in actions:
-            by_node.setdefault(action.node, []).append(action)
+            words.setdefault(action.node, Words()).recalls.append(action)
+        for offer in self._offers():
+            words.setdefault(offer.node, Words()).offers.append(offer)
         for node in self._untidy():
-            by_node.setdefault(node, [])
-        await asyncio.gather(*(self._write(node, asked) for node, asked in by_node.items()))
+            words.setdefault(node, Words())
+        await asyncio.gather(*(self._write(node, said) for node, said in words.items()))
+
+    def _offers(self) -> Iterator[planner.Offer]:
+        """New ones: the same offer is repeated only after a while, since the node may be at it."""
+        if not self._sight.needy:
+            self._offered.clear()
+            return
+        now = self._clock.now()
+        needy = [report for node in self._sight.needy for report in self._sight.reports.get(node, ())]
+        for offer in planner.offers(needy, self._sight.open_pages):
+            pages, at = self._offered.get((offer.node, offer.pool), ((), float("-inf")))
+            if now - at >= (OFFER_AGAIN_S if pages == offer.pages else OFFER_GAP_S):
+                self._offered[offer.node, offer.pool] = (offer.pages, now)
+                yield offer
 
     def snapshot(self) -> Snapshot:
         reports = self._sight.all_reports()
@@ -121,11 +147,15 @@ class Recalls:
                 found.add(sent.recall.node)
         return found
 
-    async def _write(self, node: str, asked: Iterable[planner.Recall]) -> None:
-        """New recalls into a mailbox, and those that are over out of it, by one compare-and-swap."""
+    async def _write(self, node: str, said: Words) -> None:
+        """New recalls and offers into a mailbox, and what is over out of it, by one compare-and-swap."""
         now = self._clock.now()
+        offers = [
+            WireOffer(id=f"{self._writer.term}-{self._entropy.bits(48):012x}", pool=offer.pool, pages=offer.pages)
+            for offer in said.offers
+        ]
         fresh: list[WireRecall] = []
-        for recall in asked:
+        for recall in said.recalls:
             name = f"{self._writer.term}-{self._entropy.bits(48):012x}"
             self._sent[name] = Sent(recall, now)
             fresh.append(WireRecall(id=name, pool=recall.pool, count=recall.count, reason=recall.reason))
@@ -133,14 +163,15 @@ class Recalls:
         for _attempt in range(MAX_ATTEMPTS):
             if mailbox is None:
                 break
-            if self._holds(mailbox, fresh):
+            if self._holds(mailbox, fresh, offers):
                 self._forget(mailbox)
                 return
             kept = [item for item in mailbox.spec.recalls if not self._is_over(item.id)]
             wanted = (*kept, *fresh)[:MAX_OPEN]
-            outcome = await self._writer.patch(
-                IP_NODE, mailbox, {"spec": {"recalls": [msgspec.to_builtins(item) for item in wanted]}}
-            )
+            spec = {"recalls": [msgspec.to_builtins(item) for item in wanted]}
+            if offers or mailbox.spec.offers:
+                spec["offers"] = [msgspec.to_builtins(item) for item in offers]
+            outcome = await self._writer.patch(IP_NODE, mailbox, {"spec": spec})
             match outcome:
                 case Stored(stored):
                     self.total += len(fresh)
@@ -157,11 +188,12 @@ class Recalls:
         if mailbox is None:
             self._sent = {name: sent for name, sent in self._sent.items() if sent.recall.node != node}
 
-    def _holds(self, mailbox: IPNode, fresh: list[WireRecall]) -> bool:
+    def _holds(self, mailbox: IPNode, fresh: list[WireRecall], offers: list[WireOffer]) -> bool:
         """Whether an earlier attempt, whose outcome was unknown, was applied after all."""
         present = {item.id for item in mailbox.spec.recalls}
         over = any(self._is_over(name) for name in present)
-        return {item.id for item in fresh} <= present and not over
+        offered = {item.id for item in mailbox.spec.offers}
+        return not over and {item.id for item in fresh} <= present and {item.id for item in offers} <= offered
 
     def _is_over(self, name: str) -> bool:
         sent = self._sent.get(name)

@@ -1,0 +1,113 @@
+"""I8: no free address strands. A leader and agents over one in-memory API."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from adapters.kube.memory import MemoryStore
+from crds.meta import UNSET
+from crds.nephila import IP_NODE
+from ipam.stock import State
+from tests.unit.leader.harness import leader
+from tests.unit.nodeagent.harness import Lab, add, eventually
+
+SMALL = {"ipam.spidernet.io/ippool": '{"ipv4":["small"]}'}
+
+
+@pytest.fixture
+async def lab() -> Lab:
+    lab = Lab()
+    await lab.namespace()
+    for name in ("n1", "n2", "n3"):
+        await lab.node(name)
+    return lab
+
+
+async def test_an_add_gets_an_address_that_is_free_on_another_node(lab: Lab) -> None:
+    """All free addresses sit on n1, as warm stock; n2's ADD gets one within a quarter of a second."""
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
+    async with lab.agent("n1") as one, lab.agent("n2") as two, leader(lab):
+        await one.keeper.claim("small", "", one.world.pools.effective["small"], 8)
+        assert one.stock.count("small", State.READY) == 8
+        pod = await lab.pod("p", "n2", SMALL)
+        began = time.monotonic()
+        assert (await add(two, "c1", pod))[0].startswith("10.7.0.")
+        assert time.monotonic() - began < 1.0
+
+
+async def test_without_a_leader_the_same_add_fails(lab: Lab) -> None:
+    """The test above shows something: nothing but the leader brings the address."""
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
+    async with lab.agent("n1") as one, lab.agent("n2") as two:
+        one.refill._batch = lambda pool, size: 8  # type: ignore[method-assign]  # n1 sees plenty, and keeps it
+        await one.keeper.claim("small", "", one.world.pools.effective["small"], 8)
+        pod = await lab.pod("p", "n2", SMALL)
+        with pytest.raises(AssertionError, match="small"):
+            await add(two, "c1", pod)
+
+
+async def test_every_last_address_of_a_pool_is_used_by_any_node(lab: Lab) -> None:
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.30")
+    async with lab.agent("n1") as one, lab.agent("n2") as two, lab.agent("n3") as three, leader(lab):
+        agents = (one, two, three)
+        await one.keeper.claim("small", "", one.world.pools.effective["small"], 30)
+        pods = [await lab.pod(f"p{i}", f"n{i % 3 + 1}", SMALL) for i in range(30)]
+        answers = await asyncio.gather(*(add(agents[i % 3], f"c{i}", pod) for i, pod in enumerate(pods)))
+    assert len({answer[0] for answer in answers}) == 30
+
+
+async def test_recalls_leave_the_mailbox_once_they_are_answered(lab: Lab) -> None:
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
+    async with lab.agent("n1") as one, lab.agent("n2") as two, leader(lab):
+        await one.keeper.claim("small", "", one.world.pools.effective["small"], 8)
+        await add(two, "c1", await lab.pod("p", "n2", SMALL))
+        await eventually(lambda: len(one.recalls.answers()) == 1)
+        await one.mailbox.beat()  # type: ignore[union-attr]
+        stored = await lab.store.get(IP_NODE, "n1")
+        assert stored is not None and stored.status is not UNSET
+        asked = stored.spec.recalls
+        assert asked and asked[0].pool == "small" and "n2" in asked[0].reason
+        assert {answer.id for answer in stored.status.recalls} == {recall.id for recall in asked}
+
+        async def empty() -> bool:
+            found = await lab.store.get(IP_NODE, "n1")
+            return found is not None and not found.spec.recalls
+
+        for _ in range(100):
+            if await empty():
+                break
+            await asyncio.sleep(0.05)
+        assert await empty()
+
+
+async def test_a_node_that_does_not_answer_is_passed_over(lab: Lab) -> None:
+    """n1 holds most of the free addresses but is cut off; n3 has some too."""
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
+    async with lab.agent("n3") as three, lab.agent("n2") as two, leader(lab, silent_s=0.3):
+        async with lab.agent("n1") as one:
+            await one.keeper.claim("small", "", one.world.pools.effective["small"], 6)
+            await one.mailbox.beat()  # type: ignore[union-attr]
+        await three.keeper.claim("small", "", three.world.pools.effective["small"], 2)
+        await asyncio.sleep(0.4)
+        assert await add(two, "c1", await lab.pod("p", "n2", SMALL))
+
+
+async def test_what_the_leader_publishes_sizes_the_warm_stock(lab: Lab) -> None:
+    await lab.pool("wide", "10.9.0.0/24", "10.9.0.1-10.9.0.250", default=True)
+    async with lab.agent("n1") as one, leader(lab):
+        await add(one, "c1", await lab.pod("p", "n1"))
+        await eventually(lambda: one.world.supply("wide") is not None and one.world.supply("wide")[1] == 1)  # type: ignore[index]
+        await eventually(lambda: one.refill.targets.get("wide") == 16)
+
+
+async def test_plenty_costs_no_recall(lab: Lab) -> None:
+    await lab.pool("wide", "10.9.0.0/24", "10.9.0.1-10.9.0.250", default=True)
+    counting = MemoryStore(lab.cluster)
+    async with lab.agent("n1") as one, lab.agent("n2") as two, leader(lab, store=counting) as boss:
+        pods = [await lab.pod(f"p{i}", f"n{i % 2 + 1}") for i in range(20)]
+        await asyncio.gather(*(add((one, two)[i % 2], f"c{i}", pod) for i, pod in enumerate(pods)))
+        await asyncio.sleep(0.3)
+        assert boss.reign is not None and boss.reign.recalls.total == 0
