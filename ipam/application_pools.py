@@ -9,10 +9,11 @@ Addresses are taken lowest first. Only addresses that no pod has are taken away.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 
 from ipam import annotations as notes
-from ipam.applications import AppOwner, WantedPool, label_value, pool_name
+from ipam.applications import MAX_NAME, AppOwner, WantedPool, label_value, pool_name
 from ipam.errors import BadAnnotation, NoPoolSelected
 from ipam.facts import Features
 from ipam.owners import TopOwner
@@ -233,19 +234,28 @@ def _admit(
     short: list[Shortage],
 ) -> None:
     """A demand without a pool: begin with what the record already gives it (an interrupted pass), or say why it must wait."""
-    name = demand.want.name
-    if name in ours or name in drawing.by_hand:
-        short.append(Shortage(demand.want, demand.size, demand.size, f"a pool named {name} exists already"))
-    elif demand.want.family is not drawing.subnet.family:
+    if demand.want.family is not drawing.subnet.family:
         why = f"subnet {drawing.subnet.name} is not of IPv{int(demand.want.family)}"
         short.append(Shortage(demand.want, demand.size, demand.size, why))
     elif drawing.subnet.deleting:
         why = f"subnet {drawing.subnet.name} is being deleted"
         short.append(Shortage(demand.want, demand.size, demand.size, why))
     else:
+        name = _free_name(demand, record, {*ours, *drawing.by_hand})
         begun = record[name].ips if name in record else RangeSet.empty(drawing.subnet.family)
         drawing.ours[name] = begun & drawing.free()
-        create.append(demand)
+        create.append(replace(demand, want=replace(demand.want, name=name)))
+
+
+def _free_name(demand: Demand, record: Mapping[str, Entry], used: Collection[str]) -> str:
+    """The pool's name; with a number after it where another pool has it, such as one kept from an application of the same name."""
+    mine = application_id(demand.app)
+    for number in count(1):
+        suffix = f"-{number}" if number > 1 else ""
+        name = f"{demand.want.name[: MAX_NAME - len(suffix)]}{suffix}"
+        if name not in used and (name not in record or record[name].application == mine):
+            return name
+    raise AssertionError("unreachable: numbers do not end")
 
 
 def _shrink(drawing: _Drawing, name: str, size: int, busy: RangeSet) -> bool:

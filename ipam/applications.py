@@ -17,7 +17,7 @@ PREFIX = "ipam.spidernet.io"
 _KEYS = tuple(
     f"{PREFIX}/{word}" for word in ("app-api-group", "app-api-version", "app-kind", "app-namespace", "app-name")
 )
-_MAX_NAME = 253
+MAX_NAME = 253
 _MAX_LABEL = 63
 
 
@@ -94,5 +94,5 @@ class WantedPool:
 def pool_name(family: Family, owner: TopOwner, interface: str) -> str:
     """`auto4-<application>-<interface>-<5 characters of the UID>`, lower case, cut to the length of an object name."""
     tail = f"{interface}-{owner.uid.rpartition('-')[2][:5]}"
-    head = f"auto{int(family)}-{owner.name}"[: _MAX_NAME - len(tail) - 1].rstrip("-.")
+    head = f"auto{int(family)}-{owner.name}"[: MAX_NAME - len(tail) - 1].rstrip("-.")
     return re.sub(r"[^a-z0-9.-]", "-", f"{head}-{tail}".lower())
