@@ -1,0 +1,154 @@
+"""The two commands that change something: `node fence` and `release`. Each write is one compare-and-swap, behind a guard.
+
+`release` never takes a slot out of a living node's lease: only that node's agent knows whether it gave the slot to a sandbox. It removes what a
+pod, a pin or a cooldown has left behind.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from adapters.kube.store import Conflict, Deleted, Missing, Outcome, Store, Stored, StoreError
+from cli.cluster import Cluster, Holding
+from cli.failures import CliError, Exit
+from cli.views.nodes import heartbeat_age
+from cli.views.nodes import state_of as node_state
+from cli.words import age
+from crds.blocks import block_changes, block_from_wire
+from crds.meta import ObjectMeta
+from crds.nephila import IP_BLOCK, IP_NODE, IPNode
+from crds.spiderpool import ENDPOINT
+from ipam.blocks import Block, Cooling
+from ipam.errors import BadValue
+from ipam.lease import LeaseRefused, unpin
+from ipam.slots import SlotId
+
+FENCED_BY_OPERATOR = "nephila.io/fenced-by-operator"
+"""Annotation of an IPNode: since when (RFC 3339) an operator states that the node is powered off. The leader may then reclaim its slots."""
+
+
+async def fence(store: Store, cluster: Cluster, node: str) -> str:
+    """Write the operator's statement. Refused while the node shows life. Returns what was done."""
+    if node not in cluster.node_of_name and node not in cluster.mailbox_of_name:
+        raise CliError(f"node {node!r} does not exist and has no IPNode", "see `nephila nodes`", code=Exit.BAD_ANSWER)
+    if node_state(cluster, node) == "Ready":
+        last = age(heartbeat_age(cluster, node) or 0.0)
+        message = f"node {node} is alive: its agent's last heartbeat is {last} old"
+        raise CliError(
+            message, "power it off first; a fenced node that runs would lose its addresses", code=Exit.REFUSED
+        )
+    stated = {FENCED_BY_OPERATOR: datetime.fromtimestamp(cluster.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
+    mailbox = cluster.mailbox_of_name.get(node)
+    if mailbox is None:
+        outcome: Outcome[IPNode] = await store.create(
+            IP_NODE, IPNode(metadata=ObjectMeta(name=node, annotations=stated))
+        )
+    else:
+        changes = {"metadata": {"annotations": stated}}
+        outcome = await store.patch(IP_NODE, node, changes, resource_version=mailbox.resource_version)
+    _require_written(outcome, f"IPNode {node}")
+    return (
+        f"node {node} is stated to be powered off. The leader takes its addresses after the fence wait; they are probed before reuse. "
+        f"To take the statement back: kubectl annotate ipnode {node} {FENCED_BY_OPERATOR}-"
+    )
+
+
+async def release(store: Store, cluster: Cluster, slot: SlotId) -> list[str]:
+    """Free one address from what was left behind. Returns what was done, one line each. Raises CliError if a guard forbids it."""
+    holders = cluster.holders.get(slot, ())
+    living = [holding for holding in holders if holding.alive]
+    if living:
+        message = (
+            f"{slot} is in use: pod {living[0].pod} ({living[0].interface}) on {living[0].node or 'no node'} has it"
+        )
+        raise CliError(message, "delete the pod; its address is freed with it", code=Exit.REFUSED)
+    done = [await _drop_endpoint(store, cluster, holding) for holding in holders]
+    done += await _clean_block(store, cluster, slot)
+    if not done:
+        raise CliError(f"{slot}: nothing to release: {_why_nothing(cluster, slot)}", code=Exit.BAD_ANSWER)
+    return done
+
+
+async def _drop_endpoint(store: Store, cluster: Cluster, holding: Holding) -> str:
+    found = next(item for item in cluster.endpoints if (item.namespace, item.name) == (holding.namespace, holding.name))
+    # Only as it was read: a new pod of that name may have written it anew meanwhile.
+    outcome = await store.delete(
+        ENDPOINT,
+        found.name,
+        namespace=found.namespace,
+        uid=found.uid,
+        resource_version=found.resource_version,
+    )
+    _require_written(outcome, f"SpiderEndpoint {holding.pod}")
+    return f"SpiderEndpoint {holding.pod} deleted: its pod is gone"
+
+
+async def _clean_block(store: Store, cluster: Cluster, slot: SlotId) -> list[str]:
+    """Drop the pin of an identity that does not run, and the cooldown, by one compare-and-swap on a fresh read."""
+    name = slot.page.name
+    try:
+        stored = await store.get(IP_BLOCK, name)
+        if stored is None:
+            return []
+        before = block_from_wire(stored)
+    except StoreError as error:
+        raise CliError(f"IPBlock {name} could not be read: {error}", "try again", code=Exit.CLUSTER) from error
+    except BadValue as error:
+        raise CliError(str(error), code=Exit.REFUSED) from error
+    after, done = cleaned(before, slot, cluster)
+    if after == before:
+        return []
+    outcome = await store.patch(IP_BLOCK, name, block_changes(after), resource_version=stored.resource_version)
+    _require_written(outcome, f"IPBlock {name}")
+    return done
+
+
+def cleaned(block: Block, slot: SlotId, cluster: Cluster) -> tuple[Block, list[str]]:
+    """The block without what may be dropped for this slot, and what that is. Pure. Raises CliError if its pin is in use."""
+    ordinal = slot.value - slot.page.base
+    after, done = block, []
+    pin = block.pin_at(ordinal)
+    if pin is not None:
+        if pin.holder is not None and cluster.is_alive(pin.holder.pod_uid):
+            message = f"{slot} is pinned to {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}, which runs on {pin.holder.node}"
+            raise CliError(message, "delete the pod first", code=Exit.REFUSED)
+        vacant = tuple(replace(item, holder=None) if item is pin else item for item in block.pins)
+        try:
+            after = unpin(replace(block, pins=vacant), ordinal, pin.owner, block.term)
+        except LeaseRefused as refusal:
+            raise CliError(f"{slot}: {refusal}", code=Exit.REFUSED) from refusal
+        done.append(f"pin of {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name} dropped: it gets another address")
+    if not slot.bit & block.leased and slot.bit & block.cooling_at(cluster.wall):
+        rest = (Cooling(entry.slots & ~slot.bit, entry.until) for entry in after.cooling)
+        after = replace(after, cooling=tuple(entry for entry in rest if entry.slots), epoch=block.epoch + 1)
+        done.append("cooldown ended: the address is probed before its next use")
+    return after, done
+
+
+def _why_nothing(cluster: Cluster, slot: SlotId) -> str:
+    block = cluster.blocks.get(slot.page)
+    lease = next((lease for lease in block.leases if lease.slots & slot.bit), None) if block else None
+    if block is None or lease is None:
+        return "nobody has it" + (", it is only probed before use" if block and block.suspect & slot.bit else "")
+    state = node_state(cluster, lease.node.name)
+    if state == "Ready":
+        return f"node {lease.node.name} holds it ready, and gives it back when another node needs it"
+    return (
+        f"node {lease.node.name} ({state}) has it leased; the leader reclaims it after the fence wait, "
+        f"see `nephila node fence {lease.node.name}`"
+    )
+
+
+def _require_written(outcome: object, what: str) -> None:
+    match outcome:
+        case Stored() | Deleted() | Missing():
+            return
+        case Conflict(message):
+            raise CliError(
+                f"{what} was changed by somebody else: {message}", "look again and repeat", code=Exit.REFUSED
+            )
+        case other:
+            raise CliError(
+                f"{what} could not be written: {other}", "check permissions, then look again", code=Exit.CLUSTER
+            )

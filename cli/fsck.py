@@ -1,0 +1,124 @@
+"""`nephila fsck`: the consistency predicate over what the API shows of a live cluster. Pure.
+
+What only agents know (their journals) is not in the API; a pod's SpiderEndpoint or `podIPs` stands for its allocation. Objects are read one kind
+after the other, so a cluster at work can look inconsistent for a moment: the caller reads twice and keeps what both pictures show (`lasting`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cli.cluster import FINISHED, Cluster
+from cli.output import Record
+from cli.words import count
+from crds.convert import ordinals
+from crds.core import StatefulSet
+from ipam.blocks import NodeRef, PinOwner
+from ipam.invariants import Allocation, EndpointAddress, Facts, Violation, violations
+from ipam.owners import is_wanted_ordinal
+
+
+class Finding(Record):
+    """`invariant`: I1 … I9 (docs/architecture.md), or `read` for an object that cannot be understood."""
+
+    invariant: str
+    subject: str
+    text: str
+
+
+class Report(Record):
+    """What was looked at, and what is wrong with it."""
+
+    blocks: int
+    pods: int
+    endpoints: int
+    nodes: int
+    violations: tuple[Finding, ...]
+
+
+def report(cluster: Cluster, found: Sequence[Finding]) -> Report:
+    return Report(
+        blocks=len(cluster.stored_blocks),
+        pods=len(cluster.pods),
+        endpoints=len(cluster.endpoints),
+        nodes=len(cluster.nodes),
+        violations=tuple(found),
+    )
+
+
+def check(cluster: Cluster, sets: Sequence[StatefulSet] | None = None) -> tuple[Finding, ...]:
+    """Everything that is wrong. `sets` given: nothing is under way, so leaks (I7) are looked for too."""
+    found = [Finding(invariant="read", subject=name, text="the object does not decode") for name in cluster.undecodable]
+    for name, error in cluster.block_errors.items():
+        word, _, rest = error.problem.partition(": ")
+        known = word in ("I1", "I6")
+        text = rest if known else error.problem
+        found.append(Finding(invariant=word if known else "read", subject=name, text=text))
+    for name, error in cluster.pools.unreadable.items():
+        found.append(Finding(invariant="read", subject=f"SpiderIPPool {name}", text=str(error)))
+    found += map(_finding, violations(facts_of(cluster, sets)))
+    return tuple(found)
+
+
+def lasting(first: Sequence[Finding], second: Sequence[Finding]) -> tuple[Finding, ...]:
+    """What two pictures, some seconds apart, both show."""
+    before = set(first)
+    return tuple(item for item in second if item in before)
+
+
+def facts_of(cluster: Cluster, sets: Sequence[StatefulSet] | None) -> Facts:
+    """What the API knows, as the predicate asks for it."""
+    nodes = {node.name: NodeRef(node.name, node.uid) for node in cluster.nodes}
+    return Facts(
+        blocks=tuple(cluster.blocks.values()),
+        allocations=tuple(
+            Allocation(holding.slot, nodes.get(holding.node, NodeRef(holding.node, "")), holding.uid, holding.interface)
+            for holding in cluster.holdings
+            if holding.alive and holding.pool
+        ),
+        endpoints=tuple(
+            EndpointAddress(holding.slot, holding.namespace, holding.name, holding.uid) for holding in cluster.holdings
+        ),
+        nodes=frozenset(nodes.values()),
+        live_pods=frozenset(pod.uid for pod in cluster.pods if pod.status.phase not in FINISHED),
+        living_owners=None if sets is None else _living(cluster, sets),
+        effective={pool.name: (pool.domain, cluster.effective[pool.name]) for pool in cluster.catalog},
+        lock_term=cluster.lock.spec.term if cluster.lock else None,
+        wall=cluster.wall,
+        quiet=sets is not None,
+    )
+
+
+def _living(cluster: Cluster, sets: Sequence[StatefulSet]) -> frozenset[PinOwner]:
+    """The pinned identities that still exist: pods, and ordinals that their StatefulSet wants."""
+    wanted = {(item.namespace, item.name): ordinals(item) for item in sets}
+    living = set()
+    for block in cluster.blocks.values():
+        for pin in block.pins:
+            owner = pin.owner
+            present = (owner.namespace, owner.name) in cluster.pod_of_key
+            for (namespace, name), (start, replicas) in wanted.items():
+                present = present or (
+                    namespace == owner.namespace
+                    and is_wanted_ordinal(owner.name, set_name=name, start=start, replicas=replicas)
+                )
+            if present:
+                living.add(owner)
+    return frozenset(living)
+
+
+def _finding(violation: Violation) -> Finding:
+    return Finding(invariant=violation.invariant, subject=violation.subject, text=violation.text)
+
+
+def report_text(found: Report) -> str:
+    """For people."""
+    looked = (
+        f"{count(found.blocks, 'block')}, {count(found.endpoints, 'SpiderEndpoint')}, {count(found.pods, 'pod')}, "
+        f"{count(found.nodes, 'node')}"
+    )
+    if not found.violations:
+        return f"consistent: {looked}\n"
+    lines = [f"{count(len(found.violations), 'violation')} in {looked}"]
+    lines += [f"  {item.invariant:<4}  {item.subject}: {item.text}" for item in found.violations]
+    return "\n".join(lines) + "\n"
