@@ -1,21 +1,25 @@
-"""Writes the CRD YAML and its reference page from the typed models: `python -m crds.generate [--check]`."""
+"""Writes the CRDs, admission policies and roles, their copies in the chart, and the reference page: `python -m crds.generate [--check]`."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from crds.definitions import DEFINITIONS, Column, Definition
+from crds.policies import policies
 from crds.reference import reference
+from crds.roles import RULES, cluster_role
 from crds.schema import Schema, root
 
 ROOT = Path(__file__).resolve().parent.parent
 YAML_FOLDER = Path("crds/yaml")
+CHART_FOLDER = Path("helm/nephila/files/generated")
 REFERENCE_PAGE = Path("docs/reference/crds.md")
 HEADER = "# Generated from crds/*.py by `make generate`; do not edit.\n"
 DIFF_LINES = 40
@@ -71,16 +75,30 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
-def to_yaml(document: Schema) -> str:
+def to_yaml(*documents: Schema) -> str:
     """The text of one YAML file, with its header."""
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True)
-    return HEADER + text
+    texts: list[str] = [
+        yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=140, allow_unicode=True) for document in documents
+    ]
+    return HEADER + "---\n".join(texts)
+
+
+def objects() -> dict[Path, Sequence[Schema]]:
+    """The Kubernetes objects of every generated YAML file, by its path below `crds/yaml`."""
+    return {
+        **{Path(f"{item.kind.plural}.yaml"): (manifest(item),) for item in DEFINITIONS},
+        **{Path("policies", f"{name}.yaml"): found for name, found in policies().items()},
+        **{Path("roles", f"{name}.yaml"): (cluster_role(name),) for name in RULES},
+    }
 
 
 def outputs() -> dict[Path, str]:
     """Every generated file by its path below the repository, with its text."""
-    files = {YAML_FOLDER / f"{item.kind.plural}.yaml": to_yaml(manifest(item)) for item in DEFINITIONS}
-    files[REFERENCE_PAGE] = reference()
+    files = {REFERENCE_PAGE: reference()}
+    for path, documents in objects().items():
+        # A chart can read files inside its own folder only.
+        in_chart = path if path.parts[1:] else Path("crds", path)
+        files[YAML_FOLDER / path] = files[CHART_FOLDER / in_chart] = to_yaml(*documents)
     return files
 
 
@@ -95,7 +113,8 @@ def differences(root_folder: Path = ROOT) -> list[str]:
             )
             rest = [f"… {len(diff) - DIFF_LINES} more lines"] if len(diff) > DIFF_LINES else []
             found.append("\n".join([*diff[:DIFF_LINES], *rest]))
-    stale = {path.relative_to(root_folder) for path in (root_folder / YAML_FOLDER).glob("*.yaml")} - wanted.keys()
+    on_disk = {path for folder in (YAML_FOLDER, CHART_FOLDER) for path in (root_folder / folder).rglob("*.yaml")}
+    stale = {path.relative_to(root_folder) for path in on_disk} - wanted.keys()
     return found + [f"{path}: no longer generated, remove it" for path in sorted(stale)]
 
 
