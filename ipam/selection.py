@@ -31,10 +31,14 @@ __all__ = [
     "Refusal",
     "Selection",
     "Source",
+    "clean_gateway",
     "needs_owner",
     "pod_refusal",
     "select",
 ]
+
+
+_NO_POOLS = Catalog(())
 
 
 class Source(Enum):
@@ -102,6 +106,14 @@ def select(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Features) -
         hint=f"name pools in annotation {notes.IPPOOL}, in the namespace's annotations or in the CNI configuration, "
         "or mark a pool as default"
     )
+
+
+def clean_gateway(pod: PodFacts, nic: NicFacts, features: Features) -> bool:
+    """`Selection.clean_gateway`, whatever became of the pools since. Raises BadAnnotation."""
+    if features.subnets and _subnet_request(pod, nic)[0] is not None:
+        return nic.clean_gateway
+    request = _from_ippools(pod, nic, _NO_POOLS)
+    return nic.clean_gateway if request is None else request.clean_gateway
 
 
 def _from_ippools(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:

@@ -121,6 +121,7 @@ class Agent:
             self.ownership,
             config.node,
             lambda owner: config.features.enable_stateful_set and owner.is_stateful_set,
+            self.needs.clean_gateway,
         )
         self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
         self.verbs = Verbs(

@@ -15,7 +15,7 @@ from ipam.errors import NephilaError
 from ipam.facts import Features, NicFacts
 from ipam.multus import NETWORKS, nad_of_interface, parse_networks
 from ipam.owners import TopOwner
-from ipam.selection import Selection, needs_owner, select
+from ipam.selection import Selection, clean_gateway, needs_owner, select
 from nodeagent.config import FeatureSettings
 from nodeagent.request import IpamConf
 from nodeagent.world import World
@@ -73,6 +73,16 @@ class Needs:
         )
         self._remembered[key] = _Remembered(pod.resource_version, generation, conf, found)
         return found
+
+    def clean_gateway(self, pod: Pod | None, interface: str, conf: IpamConf | None = None) -> bool:
+        """Whether the interface gets no default route; `conf` None: the configuration last seen for it. Does not depend on pools."""
+        conf = conf or self.learnt.get(interface, IpamConf())
+        try:
+            if pod is not None:
+                return clean_gateway(self._world.facts_of(pod), self._nic(pod, interface, conf), self.features)
+        except NephilaError:
+            pass  # its annotations were edited since its ADD
+        return conf.clean_gateway
 
     def needs_owner(self, pod: Pod) -> bool:
         """True if the selection depends on the pod's top controller, which must then be resolved first."""

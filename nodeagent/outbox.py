@@ -27,6 +27,7 @@ from ipam.catalog import Catalog
 from ipam.errors import ApiUnreachable, NephilaError
 from ipam.owners import TopOwner
 from nodeagent.allocator import Allocator, Attachment
+from nodeagent.answers import interface_routes, pod_routes
 from nodeagent.ownership import Ownership
 from nodeagent.world import World
 
@@ -51,7 +52,9 @@ class Outbox:
         ownership: Ownership,
         node: str,
         keeps_address: Callable[[TopOwner], bool],
+        is_clean: Callable[[Pod, str], bool],
     ) -> None:
+        self._is_clean = is_clean
         self._keeps_address = keeps_address
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._store = store
@@ -149,7 +152,9 @@ class Outbox:
     async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> None:
         owner = await self._ownership.of(pod)
         keeps = self._keeps_address(owner)
-        wanted = endpoint(pod, owner, self._node, attachments, self._world.pools.catalog, outlives_pod=keeps)
+        catalog = self._world.pools.catalog
+        ips = tuple(_allocation(item, pod, catalog, clean=self._is_clean(pod, item.key.ifname)) for item in attachments)
+        wanted = endpoint(pod, owner, self._node, ips, outlives_pod=keeps)
         outcome = await self._store.create(ENDPOINT, wanted)
         if isinstance(outcome, Exists):
             if keeps:
@@ -177,7 +182,7 @@ class Outbox:
 
 
 def endpoint(
-    pod: Pod, owner: TopOwner, node: str, attachments: Iterable[Attachment], catalog: Catalog, *, outlives_pod: bool
+    pod: Pod, owner: TopOwner, node: str, ips: tuple[IPAllocation, ...], *, outlives_pod: bool
 ) -> SpiderEndpoint:
     """The object that describes a pod's addresses, as Spiderpool documents it; one that outlives its pod is not owned by it."""
     by_pod = OwnerReference(api_version="v1", kind="Pod", name=pod.name, uid=pod.uid, block_owner_deletion=True)
@@ -186,9 +191,7 @@ def endpoint(
             name=pod.name, namespace=pod.namespace, owner_references=None if outlives_pod else (by_pod,)
         ),
         status=EndpointStatus(
-            current=PodIPAllocation(
-                uid=pod.uid, node=node, ips=tuple(_allocation(attachment, catalog) for attachment in attachments)
-            ),
+            current=PodIPAllocation(uid=pod.uid, node=node, ips=ips),
             owner_controller_type=owner.kind,
             owner_controller_name=owner.name,
         ),
@@ -206,8 +209,10 @@ def _with_other_interfaces(wanted: SpiderEndpoint, stored: SpiderEndpoint | None
     return msgspec.structs.replace(wanted, status=msgspec.structs.replace(wanted.status, current=current))
 
 
-def _allocation(attachment: Attachment, catalog: Catalog) -> IPAllocation:
+def _allocation(attachment: Attachment, pod: Pod, catalog: Catalog, *, clean: bool) -> IPAllocation:
+    """One interface. The default route is told by the gateway and `cleanGateway`, so `routes` leaves it out."""
     fields: dict[str, Any] = {"interface": attachment.key.ifname}
+    asked = pod_routes(pod)
     routes: list[WireRoute] = []
     for grant in attachment.grants:
         pool = catalog.get(grant.pool)
@@ -215,7 +220,15 @@ def _allocation(attachment: Attachment, catalog: Catalog) -> IPAllocation:
         prefix = pool.subnet.prefix if pool else grant.slot.family.bits
         fields[family] = f"{grant.slot.address}/{prefix}"
         fields[f"{family}_pool"] = grant.pool
-        if pool is not None and pool.gateway is not None:
+        if pool is None:
+            continue
+        if pool.gateway is not None:
             fields[f"{family}_gateway"] = str(pool.gateway)
-        routes += [WireRoute(dst=str(route.dst), gw=str(route.gw)) for route in (pool.routes if pool else ())]
+        routes += [
+            WireRoute(dst=str(route.dst), gw=str(route.gw))
+            for route in interface_routes(pool, asked, clean=clean)
+            if not (route.dst.is_default and route.gw == pool.gateway)
+        ]
+    if clean:
+        fields["clean_gateway"] = True
     return IPAllocation(**fields, routes=tuple(routes))

@@ -33,17 +33,16 @@ from ipam.errors import (
 )
 from ipam.facts import pod_refusal
 from ipam.owners import TopOwner
-from ipam.pools import Pool
-from ipam.routes import Route, result_routes
 from ipam.selection import Selection
 from ipam.stock import Held, Stock
 from nodeagent.allocator import Allocator, Attachment, Key
+from nodeagent.answers import add_result
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
 from nodeagent.pins import Pins, identity_of
 from nodeagent.refill import Refill
-from nodeagent.request import CniRequest, ResultIP, result
+from nodeagent.request import CniRequest
 from nodeagent.waiting import Ticket, WaitingLine
 from nodeagent.world import World
 
@@ -97,6 +96,7 @@ class Verbs:
         self._on_change = on_change
         self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
         self.observers: list[Callable[[AddOutcome], None]] = []
+        self.why_not_ready = why_closed  # what STATUS asks; whoever knows more may say more
 
     # ADD -----------------------------------------------------------------------------------------------------------------------------
 
@@ -108,16 +108,22 @@ class Verbs:
             await other.wait()
         done = self._in_flight[turn] = asyncio.Event()
         try:
-            attachment, how = await self._add(request)
+            attachment, how, pod = await self._add(request)
         finally:
             del self._in_flight[turn]
             done.set()
         outcome = AddOutcome(attachment, how, self._clock.now() - began)
         for observe in self.observers:
             observe(outcome)
-        return self._answer(request, attachment)
+        return add_result(
+            request,
+            attachment,
+            pod,
+            self._world.pools.catalog,
+            clean=self._needs.clean_gateway(pod, request.ifname, request.conf.ipam),
+        )
 
-    async def _add(self, request: CniRequest) -> tuple[Attachment, str]:
+    async def _add(self, request: CniRequest) -> tuple[Attachment, str, Pod | None]:
         key = Key(request.conf.name, request.container_id, request.ifname)
         if self._allocator.is_buried(key):
             raise Tombstoned(
@@ -127,19 +133,22 @@ class Verbs:
         present = self._allocator.get(key)
         if present is not None and present.pod_uid == (request.pod_uid or present.pod_uid):
             await self._tell_first(present)
-            return present, "repeat"
+            seen = self._world.pods.get(present.pod, present.namespace)
+            return present, "repeat", seen if seen is not None and seen.uid == present.pod_uid else None
         pod = await self._pod(request)
         former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
         if former is not None:
             adopted = self._allocator.adopt(former, request.container_id, request.netns)
             self._on_change()
             await self._tell_first(adopted)
-            return adopted, "adopted"
+            return adopted, "adopted", pod
         if refusal := pod_refusal(self._world.facts_of(pod)):
             raise refusal
+        if text := pod.annotations.get(notes.ROUTES):
+            notes.parse_routes(text)  # refused before anything is held
         owner = await self._ownership.of(pod) if self._needs.needs_owner(pod) else None
         wanted = Attachment(key, pod.namespace, pod.name, pod.uid, request.netns, (), 0.0)
-        return await self._allocate(wanted, pod, request, owner)
+        return *(await self._allocate(wanted, pod, request, owner)), pod
 
     async def _allocate(
         self, wanted: Attachment, pod: Pod, request: CniRequest, owner: TopOwner | None
@@ -289,33 +298,6 @@ class Verbs:
             )
         return pod
 
-    def _answer(self, request: CniRequest, attachment: Attachment) -> bytes:
-        """From the pools as they are now; the address itself is what was granted."""
-        pod = self._world.pods.get(attachment.pod, attachment.namespace)
-        pod_routes: tuple[Route, ...] = ()
-        clean = request.conf.ipam.clean_gateway
-        if pod is not None and pod.uid == attachment.pod_uid:
-            text = pod.annotations.get(notes.ROUTES, "")
-            pod_routes = notes.parse_routes(text) if text else ()
-            try:
-                clean = self._needs.selection(pod, request.ifname, request.conf.ipam).clean_gateway
-            except NephilaError:
-                log.info("selection_changed", namespace=pod.namespace, pod=pod.name)
-        ips: list[ResultIP] = []
-        routes: list[Route] = []
-        for grant in attachment.grants:
-            pool = self._world.pools.catalog.get(grant.pool)
-            ips.append(_result_ip(pool, grant.slot.family, str(grant.slot.address)))
-            if pool is not None:
-                routes += result_routes(
-                    pool.subnet,
-                    gateway=pool.gateway,
-                    clean_gateway=clean,
-                    pool_routes=pool.routes,
-                    pod_routes=pod_routes,
-                )
-        return result(request.version, tuple(ips), tuple((str(route.dst), str(route.gw)) for route in routes))
-
     # DEL, CHECK, GC, STATUS ----------------------------------------------------------------------------------------------------------
 
     async def delete(self, request: CniRequest) -> bytes:
@@ -378,12 +360,6 @@ class Verbs:
             raise NotReady(
                 "the agent has not read the cluster's pools yet", hint="is the API server reachable from this node?"
             )
-        if closed := self._why_closed():
-            raise NotReady(f"this node may not hand out new addresses: {closed}", hint="see `nephila nodes`")
+        if closed := self.why_not_ready():
+            raise NotReady(f"this node cannot hand out new addresses: {closed}", hint="see `nephila nodes`")
         return b""
-
-
-def _result_ip(pool: Pool | None, family: Family, address: str) -> ResultIP:
-    if pool is None:  # deleted since: the address stays with its pod, on its own
-        return ResultIP(family, f"{address}/{family.bits}", "")
-    return ResultIP(family, f"{address}/{pool.subnet.prefix}", str(pool.gateway) if pool.gateway else "")

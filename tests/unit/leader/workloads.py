@@ -116,7 +116,7 @@ def _by(owner: Any) -> dict[str, Any]:
 async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 5.0) -> None:
     """Wait until the condition, asked of the API, holds; fails when the time is over."""
     async with asyncio.timeout(timeout_s):
-        while not await condition():  # noqa: ASYNC110  # the API is asked as a user would
+        while not await condition():
             await asyncio.sleep(0.01)
 
 
