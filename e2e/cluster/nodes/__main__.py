@@ -1,4 +1,8 @@
-"""python -m e2e.cluster.nodes up [--nodes N] [--with nephila|host-local]"""
+"""python -m e2e.cluster.nodes up [--nodes N] [--with nephila|host-local] | bench [--rounds N] [--json]
+
+up      start a cluster with real nodes, say how to reach it, stop it at Ctrl-C or SIGTERM
+bench   time until all pods run: Nephila beside host-local, and a pool with no address to spare
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from e2e.cluster.binaries import BuildFailed
+from e2e.cluster.nodes import bench
 from e2e.cluster.nodes.agents import Installation
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.program import ClusterFailed
@@ -17,13 +22,22 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m e2e.cluster.nodes", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m e2e.cluster.nodes", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     up = actions.add_parser("up")
     up.add_argument("--nodes", type=int, default=3)
     up.add_argument("--with", dest="network", choices=("nephila", "host-local"), default="nephila")
+    measured = actions.add_parser("bench")
+    measured.add_argument("--rounds", type=int, default=bench.ROUNDS)
+    measured.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     try:
+        if options.action == "bench":
+            figures = asyncio.run(bench.run(options.rounds))
+            print(bench.as_json(figures) if options.json else "\n".join(figures.lines()))
+            return 0
         return asyncio.run(_up(options.nodes, options.network))
     except (BuildFailed, ClusterFailed) as error:
         print(f"e2e.cluster.nodes: {error}", file=sys.stderr)
