@@ -1,4 +1,4 @@
-"""Settings that several programs share: how the API server is reached."""
+"""Settings that several programs share."""
 
 from __future__ import annotations
 
@@ -21,3 +21,10 @@ class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
         if self.kubeconfig:
             return Kubeconfig(self.kubeconfig, self.context)
         return default_source()
+
+
+class MetricsSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """What `/metrics` shows besides Nephila's own names."""
+
+    spiderpool_names: bool = True  # the documented names of Spiderpool, for dashboards made for it
+    spiderpool_debug_names: bool = False  # its `debug_` names too: per pool, with labels that promtool's linter refuses

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from adapters.bareimport import absent_packages
@@ -69,7 +69,11 @@ def request_scope(**fields: Any) -> Iterator[None]:
 
 
 def new_registry(component: str, version: str) -> CollectorRegistry:
-    """A registry with this process's resources (`process_*`) and `nephila_build_info`."""
+    """A registry with this process's resources (`process_*`) and `nephila_build_info`.
+
+    The library's `_created` series, which would double the number of series, are switched off for the whole process.
+    """
+    disable_created_metrics()  # type: ignore[no-untyped-call]
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     build = Gauge(

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
-from adapters.settings import ApiSettings
+from adapters.settings import ApiSettings, MetricsSettings
 from ipam.election import Timings
 from ipam.errors import BadValue
 from ipam.facts import Features
@@ -85,6 +85,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     reclaim: ReclaimSettings = ReclaimSettings()
     sweep: SweepSettings = SweepSettings()
     status: StatusSettings = StatusSettings()
+    metrics: MetricsSettings = MetricsSettings()
     applications: ApplicationSettings = ApplicationSettings()
 
 

@@ -8,7 +8,7 @@ Start: journal → memory → socket (DEL works from here on) → pools and pods
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -17,20 +17,19 @@ import structlog
 from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.journal import Journal, JournalState, PutMeta
-from adapters.kube.events import EventRecorder, reference
+from adapters.kube.events import EventRecorder
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
-from crds.core import NODE, POD
+from crds.core import NODE
 from crds.nephila import PoolStock, ProbeState
-from crds.spiderpool import IP_POOL
 from ipam.blocks import NodeRef
-from ipam.errors import ApiUnreachable, Internal, NephilaError
+from ipam.errors import ApiUnreachable
 from ipam.fence import Fence
-from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.config import AgentConfig
+from nodeagent.front import Front
 from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
@@ -39,12 +38,13 @@ from nodeagent.pins import Pins
 from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
-from nodeagent.request import CniRequest, IpamConf, failure, parse_request, version_of
+from nodeagent.request import IpamConf
 from nodeagent.segment import SegmentPort
+from nodeagent.telling import Teller
 from nodeagent.verbs import Verbs
 from nodeagent.verification import Verification
 from nodeagent.waiting import WaitingLine
-from nodeagent.wire import PROTOCOL_VERSIONS, HttpReply, HttpRequest
+from nodeagent.wire import HttpReply, HttpRequest
 from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
@@ -151,10 +151,27 @@ class Agent:
             self._allocated,
         )
         self.verification: Verification | None = None
-        self._watch: tuple[str, str] = ("off", "no parent interface is configured")
+        self._watch: tuple[str, str] = (
+            "off",
+            "not opened yet" if ports.segment else "no parent interface is configured",
+        )
         self.events = EventRecorder(ports.store, clock, ports.entropy, controller=REPORTER, instance=config.node)
         self.mailbox: Mailbox | None = None
-        self.failure_observers: list[Callable[[str, str], None]] = []
+        self.front = Front(
+            {
+                "ADD": self.verbs.add,
+                "DEL": self.verbs.delete,
+                "CHECK": self.verbs.check,
+                "GC": self.verbs.collect,
+                "STATUS": self.verbs.status,
+            },
+            clock,
+        )
+        self.teller = Teller(self.events, clock, config.node, self.allocator.holder_of)
+        self.front.observers.append(self.teller.on_request)
+        self.verbs.observers.append(self.teller.on_add)
+        self.verbs.why_not_ready = self.why_not_ready
+        self.reconciler.observers.append(self.teller.on_leak)
         self._restore(self._state)
 
     # Readiness -----------------------------------------------------------------------------------------------------------------------
@@ -165,40 +182,23 @@ class Agent:
             return self._starting or STARTING
         return self.mailbox.fence.why_closed(self._ports.clock.now())
 
+    def why_not_ready(self) -> str:
+        """Why an ADD could not be served now; "" if it could. What readiness and CNI STATUS say."""
+        if closed := self.why_closed():
+            return closed
+        unusable = self._ports.segment is not None and self.verification is None
+        return f"the parent interface is not usable: {self._watch[1]}" if unusable else ""
+
+    @property
+    def watch_mode(self) -> str:
+        """How the segment is watched: ebpf, packet, off."""
+        return self._watch[0]
+
     # CNI -----------------------------------------------------------------------------------------------------------------------------
 
     async def serve(self, http: HttpRequest) -> HttpReply:
         """One request of the shim. Never raises: every failure is a CNI error object."""
-        try:
-            if http.method != "POST" or http.path != "/cni":
-                return HttpReply(404, failure(Internal(f"{http.method} {http.path} is not served here"), ""))
-            if http.headers.get("nephila-shim", PROTOCOL_VERSIONS[0]) not in PROTOCOL_VERSIONS:
-                return HttpReply(400, failure(Internal("the shim on this host speaks another protocol version"), ""))
-            request = parse_request(http.headers, http.body)
-            return HttpReply(200, await self._verb(request))
-        except NephilaError as error:
-            verb = http.headers.get("command", "")
-            log.info("request_failed", verb=verb, reason=error.reason, error=error.message)
-            for observe in self.failure_observers:
-                observe(verb, error.reason)
-            return HttpReply(500, failure(error, version_of(http.body)))
-        except Exception as error:
-            # The last resort at the edge: the runtime must get one valid error object, whatever is wrong with us.
-            log.exception("request_crashed", verb=http.headers.get("command"))
-            return HttpReply(500, failure(Internal(f"{type(error).__name__}: {error}", hint="please report this"), ""))
-
-    async def _verb(self, request: CniRequest) -> bytes:
-        match request.verb:
-            case "ADD":
-                return await self.verbs.add(request)
-            case "DEL":
-                return await self.verbs.delete(request)
-            case "CHECK":
-                return await self.verbs.check(request)
-            case "GC":
-                return await self.verbs.collect(request)
-            case _:
-                return await self.verbs.status(request)
+        return await self.front.serve(http)
 
     # Life ----------------------------------------------------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class Agent:
             mailbox_uid=meta.get(MAILBOX_UID, ""),
             mark=mark,
         )
-        return Mailbox(
+        mailbox = Mailbox(
             self._ports.store,
             self._ports.journal,
             self._ports.clock,
@@ -269,6 +269,8 @@ class Agent:
             self._report,
             lambda: self.keeper.retake_all(former),
         )
+        mailbox.observers.append(self.teller.on_fence)
+        return mailbox
 
     async def _heartbeats(self) -> None:
         assert self.mailbox is not None
@@ -321,6 +323,7 @@ class Agent:
                 )
             except OSError as error:
                 self._watch = ("off", f"{self.config.parent}: {error}")
+                self.teller.on_segment(self._watch[1])
                 log.error("segment_unusable", parent=self.config.parent, error=str(error))
                 await self._ports.clock.sleep(RETRY_S)
                 continue
@@ -334,7 +337,7 @@ class Agent:
             self._ports.journal,
             self._ports.clock,
             port.mac_of,
-            self._tell_of_address,
+            self.teller.on_address,
             domain=self.config.domain,
             interval_s=self.config.probe.verify_interval_s,
         )
@@ -343,15 +346,6 @@ class Agent:
             await self.verification.run()
         finally:
             await segment.close()
-
-    def _tell_of_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
-        """On the pool and the node, and on the pod that holds the address if one does."""
-        tell = self.events.normal if reason == "AddressFreeAgain" else self.events.warning
-        tell(reference(IP_POOL, pool), reason, "Verify", note)
-        tell(reference(NODE, self.config.node), reason, "Verify", note)
-        holder = self.allocator.holder_of(slot)
-        if holder is not None:
-            tell(reference(POD, holder.pod, holder.namespace, holder.pod_uid), reason, "Verify", note)
 
     # Memory --------------------------------------------------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 import yaml
 
-from adapters.settings import ApiSettings
+from adapters.settings import ApiSettings, MetricsSettings
 from ipam.errors import BadValue
 
 
@@ -72,6 +72,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     lease: LeaseSettings = LeaseSettings()
     probe: ProbeSettings = ProbeSettings()
     leader: LeaderSettings = LeaderSettings()
+    metrics: MetricsSettings = MetricsSettings()
 
 
 def load_config(path: Path) -> AgentConfig:

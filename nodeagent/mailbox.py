@@ -69,7 +69,19 @@ class Mailbox:
         self._retake = retake
         self._sequence = 0
         self._seen: IPNode | None = None
-        self.fence = fence
+        self._fence = fence
+        self.observers: list[Callable[[Fence, Fence], None]] = []
+
+    @property
+    def fence(self) -> Fence:
+        """Whether this node may hand out. Observers get it before and after every change."""
+        return self._fence
+
+    @fence.setter
+    def fence(self, after: Fence) -> None:
+        before, self._fence = self._fence, after
+        for observe in self.observers:
+            observe(before, after)
 
     @property
     def object(self) -> IPNode | None:

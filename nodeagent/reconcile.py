@@ -48,6 +48,7 @@ class Reconciler:
         self._on_change = on_change
         self._suspected: dict[Key, float] = {}
         self.released = 0
+        self.observers: list[Callable[[Attachment], None]] = []
 
     @property
     def candidates(self) -> int:
@@ -78,6 +79,8 @@ class Reconciler:
                 self._allocator.release(key)
                 del self._suspected[key]
                 freed += 1
+                for observe in self.observers:
+                    observe(looks_leaked[key])
                 log.warning(
                     "leak_released",
                     container=key.container_id,

@@ -11,7 +11,7 @@ from adapters.entropy import Entropy
 from adapters.frames import FrameSocket
 from adapters.netlink import SystemNetlink
 from probes.macs import MacTable
-from probes.prober import Prober
+from probes.prober import OnVerified, Prober
 from probes.watcher import Mode, OnIntrusion, Watcher
 from probes.watching import open_watcher
 
@@ -37,17 +37,20 @@ class SegmentPort(Protocol):
 class ParentSegment:
     """The real one. `watch`: the best watcher to try; lower ones are fallen back to, and the reason is kept."""
 
-    def __init__(self, interface: str, clock: Clock, entropy: Entropy, watch: Mode) -> None:
+    def __init__(
+        self, interface: str, clock: Clock, entropy: Entropy, watch: Mode, on_verified: OnVerified | None = None
+    ) -> None:
         self._interface = interface
         self._clock = clock
         self._entropy = entropy
         self._watch = watch
+        self._on_verified = on_verified
         self._netlink = SystemNetlink()
 
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
         port = FrameSocket(self._interface)
         macs = MacTable.of(own=[port.mac])
-        prober = Prober(port, self._clock, self._entropy, macs=macs)
+        prober = Prober(port, self._clock, self._entropy, macs=macs, on_verified=self._on_verified)
         watcher = await open_watcher(self._interface, self._clock, on_intrusion, self._watch)
         watcher.set_macs(replace(macs))
         return Segment(prober, watcher)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,24 +12,29 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from adapters.clock import Clock, SystemClock
 from adapters.entropy import Entropy, SystemEntropy
+from adapters.health import HealthServer
 from adapters.journal.sqlite import JournalLocked, SqliteJournal
+from adapters.journal.timed import TimedJournal
 from adapters.kube.kubestore import KubeStore
 from adapters.kube.transport import connect
+from adapters.pulse import STALL_S, Pulse
 from adapters.sandboxes import NetnsSandboxes
-from adapters.telemetry import configure_logging
+from adapters.telemetry import ApiMetrics, configure_logging, new_registry
 from ipam.errors import BadValue, NephilaError
 from nodeagent.agent import Agent, Ports
 from nodeagent.config import AgentConfig, load_config
-from nodeagent.health import HealthServer
+from nodeagent.front import log_address_given
+from nodeagent.happenings import Happenings
 from nodeagent.leader_child import LeaderChild
 from nodeagent.metrics import AgentCollector
+from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
 from nodeagent.request import failure
 from nodeagent.segment import ParentSegment
 from nodeagent.spool import Spool
+from nodeagent.verbs import AddOutcome
 from nodeagent.wire import CniSocket
 from probes.watcher import Mode
 
@@ -43,22 +49,30 @@ async def run(config: AgentConfig) -> None:
     clock, entropy, release = SystemClock(), SystemEntropy(), version("nephila")
     journal = SqliteJournal.open(Path(config.state_dir) / "journal.db")
     transport = await connect(config.api.source(), component=COMPONENT, version=release)
-    store = KubeStore(transport, clock, entropy)
-    segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch)) if config.parent else None
-    ports = Ports(store, journal, clock, entropy, NetnsSandboxes(), BOOT_ID.read_text().strip(), release, segment)
-    agent = Agent(config, ports)
+    happened, registry = Happenings(), new_registry(COMPONENT, release)
+    store = KubeStore(transport, clock, entropy, on_request=ApiMetrics(registry))
+    segment = None
+    if config.parent:
+        segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch), happened.on_probe)
+    timed, boot_id = TimedJournal(journal, happened.on_journal), BOOT_ID.read_text().strip()
+    agent = Agent(config, Ports(store, timed, clock, entropy, NetnsSandboxes(), boot_id, release, segment))
+    agent.verbs.observers.append(_log_later)
     socket_path = Path(config.socket)
     cni = CniSocket(socket_path, agent.serve, lambda error: failure(error, ""))
     spool = Spool(socket_path.parent / "spool", agent.verbs, clock)
-    registry = CollectorRegistry()
-    registry.register(AgentCollector(agent, spool))
-    health = HealthServer(config.health_address, registry, agent.why_closed) if config.health_address else None
+    pulse = Pulse(clock, _dump_stacks_if_stuck)
+    registry.register(AgentCollector(agent, spool, happened, clock, lambda: pulse.worst_lag_s))
+    if config.metrics.spiderpool_names:
+        registry.register(SpiderpoolAgentCollector(agent, debug=config.metrics.spiderpool_debug_names))
+    health = None
+    if config.health_address:
+        health = HealthServer(config.health_address, registry, agent.why_not_ready, pulse.why_dead)
     try:
         await spool.replay()  # before the first ADD can ask for what a spooled DEL frees
         await cni.start()
         if health is not None:
             await health.start()
-        await _until_signalled(agent, spool, _leader_child(config, agent, clock, entropy))
+        await _until_signalled(agent, spool, pulse, _leader_child(config, agent, clock, entropy))
     finally:
         await cni.stop()
         if health is not None:
@@ -78,12 +92,13 @@ def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entr
     )
 
 
-async def _until_signalled(agent: Agent, spool: Spool, leader: LeaderChild | None) -> None:
+async def _until_signalled(agent: Agent, spool: Spool, pulse: Pulse, leader: LeaderChild | None) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
-    tasks = [loop.create_task(agent.run()), loop.create_task(spool.run()), loop.create_task(stopped.wait())]
+    work = (agent.run(), spool.run(), pulse.run(), stopped.wait())
+    tasks = [loop.create_task(one) for one in work]
     if leader is not None:
         tasks.append(loop.create_task(leader.run()))
     done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -92,6 +107,16 @@ async def _until_signalled(agent: Agent, spool: Spool, leader: LeaderChild | Non
     await asyncio.gather(*pending, return_exceptions=True)
     for task in done:
         task.result()  # a crashed part ends the agent, loudly: the DaemonSet starts a clean one from the journal
+
+
+def _dump_stacks_if_stuck() -> None:
+    """Until the next beat, or else all stacks go to stderr, written by a thread of C that needs neither the loop nor the GIL."""
+    faulthandler.dump_traceback_later(STALL_S)
+
+
+def _log_later(outcome: AddOutcome) -> None:
+    """After the reply: a log line costs more than the allocation."""
+    asyncio.get_running_loop().call_soon(log_address_given, outcome)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

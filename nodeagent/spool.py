@@ -46,7 +46,7 @@ class Spool:
                 await self._replay_one(path)
             except NephilaError as error:
                 if error.code != 5:  # anything but a failing journal will not get better by itself
-                    log.error("spooled_delete_refused", file=path.name, error=str(error))
+                    log.error("spooled_delete_refused", file=path.name, reason=error.reason)
                     path.rename(path.with_suffix(".refused"))
                 else:
                     log.warning("spooled_delete_postponed", file=path.name, error=str(error))

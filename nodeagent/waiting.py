@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 
 
@@ -24,6 +25,7 @@ class WaitingLine:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._lines: dict[str, dict[int, Ticket]] = {}
+        self.waits: Counter[str] = Counter()  # by pool, since start
 
     def take(self) -> Ticket:
         return Ticket(next(self._numbers))
@@ -44,6 +46,7 @@ class WaitingLine:
         """Sleep until one of the pools has something to look at; False if the time is over first."""
         joined = tuple(pools)
         ticket.future = asyncio.get_running_loop().create_future()
+        self.waits.update(joined)
         for pool in joined:
             self._lines.setdefault(pool, {})[ticket.number] = ticket
         try:

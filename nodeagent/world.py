@@ -108,6 +108,10 @@ class World:
             for reflector in self._all():
                 tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
 
+    @property
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        return self._all()
+
     async def synced(self) -> None:
         for reflector in self._all():
             await reflector.synced()

@@ -69,6 +69,11 @@ def no_addresses() -> Collection[Address]:
     return ()
 
 
+OnVerified = Callable[
+    [Lane, Iterable[Verdict], float], None
+]  # who waited, what was found, seconds with the wait for a turn
+
+
 class Prober:
     """The tests of one interface and VLAN. Build it inside a running event loop; `close` ends what is outstanding."""
 
@@ -82,6 +87,7 @@ class Prober:
         macs: MacTable | None = None,
         limits: Limits | None = None,
         local_addresses: Callable[[], Collection[Address]] = no_addresses,
+        on_verified: OnVerified | None = None,
     ) -> None:
         self._port = port
         self._clock = clock
@@ -89,6 +95,7 @@ class Prober:
         self._vlan = vlan
         self._limits = limits or Limits()
         self._local_addresses = local_addresses
+        self._on_verified = on_verified
         self._bucket = TokenBucket(self._limits.rate, self._limits.burst)
         self._lanes = {
             Lane.ADD: asyncio.Semaphore(self._limits.add_calls),
@@ -123,9 +130,13 @@ class Prober:
         verdicts = {address: self._used_here(address) for address in wanted if address in local}
         around = Surroundings(self._own_macs(), self.proxies, holders or {})
         batch = self._batch((address for address in wanted if address not in verdicts), profile, lane, around)
+        began = self._clock.now()
         async with self._lanes[lane]:
             await self._run(batch, profile)
-        return verdicts | batch.verdicts
+        verdicts |= batch.verdicts
+        if self._on_verified is not None:
+            self._on_verified(lane, verdicts.values(), self._clock.now() - began)
+        return verdicts
 
     async def reach(self, gateway: Address, profile: Profile = FAST) -> Reach:
         """Whether `gateway` answers a probe. The probe is sent from 0.0.0.0 or ::, so no candidate address is used
