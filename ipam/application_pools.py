@@ -153,11 +153,12 @@ def plan(
     standing: Iterable[Standing],
     reserved: RangeSet,
     unclear: Collection[AppOwner] = (),
+    closed: str = "",
 ) -> Plan:
     """What to do for one Subnet.
 
     `standing`: every pool of its family and L2 domain. `reserved`: SpiderReservedIPs. `unclear`: living applications whose annotations cannot be
-    read: their pools stay as they are.
+    read: their pools stay as they are. `closed`: why this Subnet may give out nothing new (it is being deleted, an older one has its addresses).
     """
     drawing = _Drawing(subnet, reserved)
     ours: dict[str, Standing] = {}
@@ -181,9 +182,11 @@ def plan(
     for demand in sorted(demands, key=lambda demand: (demand.want.name not in record, demand.want.name)):
         if demand not in served.values():
             _admit(drawing, demand, record, ours, create, short)
-    if not subnet.deleting:
-        for name, demand in (*served.items(), *((demand.want.name, demand) for demand in create)):
+    for name, demand in (*served.items(), *((demand.want.name, demand) for demand in create)):
+        if not closed:
             _grow(drawing, name, demand, short)
+        elif (missing := demand.size - (drawing.ours[name] - reserved).size) > 0:
+            short.append(Shortage(demand.want, demand.size, missing, f"subnet {subnet.name} {closed}"))
     new = [(demand, ips) for demand in create if (ips := drawing.ours[demand.want.name])]
     names = {name: application_id(item.pool.app) for name, item in ours.items() if item.pool.app}
     names |= {demand.want.name: application_id(demand.app) for demand, _ in new}
@@ -236,9 +239,6 @@ def _admit(
     """A demand without a pool: begin with what the record already gives it (an interrupted pass), or say why it must wait."""
     if demand.want.family is not drawing.subnet.family:
         why = f"subnet {drawing.subnet.name} is not of IPv{int(demand.want.family)}"
-        short.append(Shortage(demand.want, demand.size, demand.size, why))
-    elif drawing.subnet.deleting:
-        why = f"subnet {drawing.subnet.name} is being deleted"
         short.append(Shortage(demand.want, demand.size, demand.size, why))
     else:
         name = _free_name(demand, record, {*ours, *drawing.by_hand})

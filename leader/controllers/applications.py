@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import structlog
 
 from adapters.clock import Clock
 from adapters.kube.store import Exists, Outcome, Stored
 from crds import convert
-from crds.meta import UNSET, KubeObject, LabelSelector, ObjectMeta, OwnerReference
+from crds.meta import UNSET, Condition, KubeObject, LabelSelector, ObjectMeta, OwnerReference
 from crds.spiderpool import API_VERSION, FINALIZER, IP_POOL, SUBNET, IPPoolSpec, SpiderIPPool, SpiderSubnet
 from ipam import annotations as notes
 from ipam.application_pools import Demand, Entry, Plan, Shortage, Standing, plan
@@ -105,12 +107,13 @@ class Applications:
         except BadValue as error:
             self._announcer.announce(stored, "SubnetRefused", str(error))
             return True
-        planned = self._plan(stored, subnet)
+        closed = "is being deleted" if stored.deleting else self._closed(stored, subnet)
+        planned = self._plan(stored, subnet, closed)
         self._shrinking.discard(name)
         if planned.shrinking:
             self._shrinking.add(name)
         self._tell_shortages(stored, planned.short)
-        if not await self._write_record(stored, subnet, planned.record):
+        if not await self._write_record(stored, subnet, planned.record, closed):
             return False
         done = [await self._create(stored, demand, ips) for demand, ips in planned.create]
         done += [await self._resize(pool, ips) for pool, ips in planned.resize]
@@ -118,7 +121,15 @@ class Applications:
         done += [await self._delete(pool) for pool in planned.delete]
         return all(done)
 
-    def _plan(self, stored: SpiderSubnet, subnet: Pool) -> Plan:
+    def _closed(self, stored: SpiderSubnet, subnet: Pool) -> str:
+        """Of Subnets whose networks overlap, only the oldest gives out addresses."""
+        for other in convert.readable(self._workloads.subnets, convert.subnet).values:
+            same = other.domain == subnet.domain and other.subnet.overlaps(subnet.subnet)
+            if same and other.name != stored.name and other.seniority < subnet.seniority:
+                return f"overlaps the older subnet {other.name}"
+        return ""
+
+    def _plan(self, stored: SpiderSubnet, subnet: Pool, closed: str) -> Plan:
         demands = tuple(
             Demand(want, (want.number or self._default_number).wanted(asking.replicas))
             for asking in self._workloads.of_subnet(stored.name)
@@ -131,7 +142,13 @@ class Applications:
         ]
         reserved = convert.reserved_union(convert.readable(self._sight.reserved, convert.reserved).values)
         return plan(
-            subnet, _record(stored, subnet), demands, standing, reserved[subnet.family], self._workloads.unclear()
+            subnet,
+            _record(stored, subnet),
+            demands,
+            standing,
+            reserved[subnet.family],
+            self._workloads.unclear(),
+            closed,
         )
 
     def _standing(self, pool: Pool) -> Standing:
@@ -151,20 +168,43 @@ class Applications:
 
     # Writes ------------------------------------------------------------------------------------------------------------------------------
 
-    async def _write_record(self, stored: SpiderSubnet, subnet: Pool, record: Mapping[str, Entry]) -> bool:
+    async def _write_record(self, stored: SpiderSubnet, subnet: Pool, record: Mapping[str, Entry], closed: str) -> bool:
         wanted: dict[str, Any] = {
             "controlledIPPools": _record_text(record),
             "totalIPCount": subnet.total_count,
             "allocatedIPCount": sum(entry.ips.size for entry in record.values()),
         }
         status = stored.status
-        if status is not UNSET and (
-            status.controlled_ip_pools or None,
-            status.total_ip_count,
-            status.allocated_ip_count,
-        ) == tuple(wanted.values()):
+        if (
+            status is not UNSET
+            and (
+                status.controlled_ip_pools or None,
+                status.total_ip_count,
+                status.allocated_ip_count,
+            )
+            == tuple(wanted.values())
+            and _says(stored, closed)
+        ):
             return True
+        wanted["conditions"] = [self._condition(stored, closed)]
         return isinstance(await self._writer.patch(SUBNET, stored, {"status": wanted}, subresource="status"), Stored)
+
+    def _condition(self, stored: SpiderSubnet, closed: str) -> dict[str, Any]:
+        since = datetime.fromtimestamp(int(self._clock.wall()), UTC)
+        if stored.status is not UNSET and _says(stored, closed):
+            since = stored.status.conditions[0].last_transition_time
+        state, reason = ("False", "Closed") if closed else ("True", "Serving")
+        condition: dict[str, Any] = msgspec.to_builtins(
+            Condition(
+                type="Ready",
+                status=state,
+                reason=reason,
+                last_transition_time=since,
+                message=closed,
+                observed_generation=stored.metadata.generation,
+            )
+        )
+        return condition
 
     async def _create(self, stored: SpiderSubnet, demand: Demand, ips: RangeSet) -> bool:
         outcome: Outcome[SpiderIPPool] = await self._writer.create(IP_POOL, pool_object(stored, demand, ips))
@@ -214,10 +254,15 @@ class Applications:
 
     def _touched(self, subnets: frozenset[str], app: AppOwner | None) -> None:
         self._due |= subnets
+        if app is None:
+            self._due.update(subnet.name for subnet in self._workloads.subnets if self._says_closed(subnet))
         if app is not None:  # it may have asked another Subnet before, and left pools there
             for pool in self._sight.pools:
                 if pool.labels.get(f"{PREFIX}/owner-application-name") == app.name:
                     self._mark_pool(pool)
+
+    def _says_closed(self, subnet: SpiderSubnet) -> bool:
+        return subnet.status is not UNSET and any(item.status == "False" for item in subnet.status.conditions)
 
     def _mark_pool(self, pool: KubeObject) -> bool:
         concerned = {
@@ -243,6 +288,12 @@ class Applications:
             self._announcer.announce(stored, "InsufficientAddresses", str(shortage))
             if (workload := self._workloads.get(shortage.want.owner)) is not None:
                 self._announcer.announce(workload, "InsufficientAddresses", str(shortage))
+
+
+def _says(stored: SpiderSubnet, closed: str) -> bool:
+    """Whether the Subnet's condition tells this already."""
+    conditions = stored.status.conditions if stored.status is not UNSET else ()
+    return [item.message for item in conditions] == [closed]
 
 
 def pool_object(subnet: SpiderSubnet, demand: Demand, ips: RangeSet) -> SpiderIPPool:
