@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cli.budget import Budget, budget, nodes_with_stock
 from cli.cluster import Cluster
-from cli.output import Column, Record, facts
+from cli.output import Column, Record
 from cli.words import count, number_text, some
 from ipam.pools import Pool, pool_problems
 from ipam.ranges import RangeSet
@@ -205,4 +205,5 @@ def free_text(report: FreeReport) -> str:
         ("cooling", report.cooling),
         ("suspect (probed before use)", report.suspect),
     )
-    return head + body + facts([(name, number_text(part.count)) for name, part in kinds if part.count], "  of them ")
+    parts = [f"{number_text(part.count)} {name}" for name, part in kinds if part.count]
+    return f"{head}{body}  of these: {', '.join(parts)}\n"

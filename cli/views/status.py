@@ -84,8 +84,8 @@ def status_text(status: Status, *, colour: bool = False) -> str:
     ready = sum(1 for node in status.nodes if node.state == "Ready")
     lines = [
         f"leader  {status.leader or 'nobody'} (term {status.term})",
-        f"nodes   {ready} of {len(status.nodes)} ready, {sum(node.leased for node in status.nodes)} addresses leased, "
-        f"{status.blocks} blocks",
+        f"nodes   {ready} of {len(status.nodes)} ready, "
+        f"{count(sum(node.leased for node in status.nodes), 'address', 'addresses')} leased, {count(status.blocks, 'block')}",
         f"pods    {status.pods_with_address} with an address",
         "",
     ]

@@ -235,9 +235,9 @@ def _judge_outside(cluster: Cluster, slot: SlotId) -> tuple[str, bool, str]:
             return "excluded", False, f"pool {pool.name} does not hand it out{why}"
     for pool in cluster.catalog:
         if pool.domain == slot.domain and slot.address in pool.subnet:
-            what = "gateway" if pool.gateway == slot.address else "outside"
-            text = "its gateway" if what == "gateway" else f"not in spec.ips of any pool of subnet {pool.subnet}"
-            return what, False, f"{text} ({pool.name})" if what == "gateway" else f"it is {text}"
+            if pool.gateway == slot.address:
+                return "gateway", False, f"it is the gateway of pool {pool.name}"
+            return "outside", False, f"it is not in spec.ips of any pool of subnet {pool.subnet}"
     return "unknown", False, "no pool and no subnet of a pool contains it"
 
 
