@@ -71,3 +71,9 @@ def counter(name: str, text: str, *labels: str) -> Family:
 
 def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = LATENCY_S) -> Family:
     return Family(name, Type.HISTOGRAM, text, labels, buckets)
+
+
+# Both programs export these; Prometheus tells them apart by job.
+WATCH_AGE = gauge("nephila_watch_age_seconds", "Since the API server last said anything about this kind.", "resource")
+LAG = gauge("nephila_loop_lag_seconds", "By how much the event loop was late at worst within the last minute.")
+EVENTS_DROPPED = counter("nephila_events_dropped_total", "Events that were not written: too many, or refused.")

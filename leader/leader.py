@@ -32,6 +32,7 @@ from leader.controllers.reclaim import Reclaim
 from leader.elector import Elector
 from leader.loop import Allowance, Loop
 from leader.sight import Sight
+from leader.telling import PoolTeller
 from leader.workloads import Workloads
 from leader.writing import Authority, Writer
 
@@ -67,6 +68,8 @@ class Reign:
     consistency: Consistency
     applications: Applications
     derived: Derived
+    sight: Sight
+    workloads: Workloads
     loops: tuple[Loop, ...] = ()
 
 
@@ -164,7 +167,10 @@ class Leader:
                 config.applications.period_s,
             ),
             derived=Derived(sight, workloads, writer, statuses),
+            sight=sight,
+            workloads=workloads,
         )
+        reign.pools.observers.append(PoolTeller(sight, self._ports.announcer).on_conditions)
 
         async def nodes() -> None:
             await reign.reclaim.work()

@@ -31,6 +31,7 @@ class Loop:
     ) -> None:
         self.name = name
         self.passes = 0
+        self.failures = 0
         self.last_pass_s = 0.0
         self._work = work
         self._clock = clock
@@ -54,6 +55,7 @@ class Loop:
             except StoreError as error:
                 delay = min(BACKOFF_S[0] * 2.0 ** min(failures, 16), BACKOFF_S[1])
                 failures += 1
+                self.failures += 1
                 log.warning("controller_failed", controller=self.name, error=str(error), retry_in_s=round(delay, 1))
                 await self._clock.sleep(delay * self._entropy.uniform(1.0, 2.0))
                 continue

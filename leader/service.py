@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import faulthandler
 import os
 import signal
 import sys
@@ -12,19 +13,21 @@ from importlib.metadata import version
 from pathlib import Path
 
 import structlog
-from prometheus_client import CollectorRegistry
 
 from adapters.clock import SystemClock
 from adapters.entropy import SystemEntropy
+from adapters.health import HealthServer
 from adapters.kube.events import EventRecorder
 from adapters.kube.kubestore import KubeStore
 from adapters.kube.transport import connect
-from adapters.telemetry import configure_logging
+from adapters.pulse import STALL_S, Pulse
+from adapters.telemetry import ApiMetrics, configure_logging, new_registry
 from ipam.errors import BadValue, NephilaError
 from leader.announce import EventAnnouncer
 from leader.config import LeaderConfig, load_config
-from leader.health import HealthServer, LeaderCollector
 from leader.leader import Leader, Ports
+from leader.metrics import LeaderCollector
+from leader.metrics_spiderpool import SpiderpoolLeaderCollector
 
 log = structlog.get_logger(__name__)
 
@@ -35,20 +38,29 @@ REPORTER = "nephila.io/leader"
 async def run(config: LeaderConfig, *, parent_pipe: int | None = None) -> None:
     """Lead or stand by until SIGTERM or SIGINT, or until the parent's end of `parent_pipe` is closed. Raises OSError, NephilaError."""
     clock, entropy = SystemClock(), SystemEntropy()
-    transport = await connect(config.api.source(), component=COMPONENT, version=version("nephila"))
-    store = KubeStore(transport, clock, entropy)
+    release = version("nephila")
+    registry = new_registry(COMPONENT, release)
+    transport = await connect(config.api.source(), component=COMPONENT, version=release)
+    store = KubeStore(transport, clock, entropy, on_request=ApiMetrics(registry))
     events = EventRecorder(store, clock, entropy, controller=REPORTER, instance=config.node)
     leader = Leader(config, Ports(store, clock, entropy, EventAnnouncer(events)))
     telling = asyncio.create_task(events.run(), name="events")
-    registry = CollectorRegistry()
-    registry.register(LeaderCollector(leader))
-    health = HealthServer(config.health_address, registry, leader.why_not_ready) if config.health_address else None
+    # Until the next beat, or else all stacks go to stderr, written by a thread of C that needs neither the loop nor the GIL.
+    pulse = Pulse(clock, lambda: faulthandler.dump_traceback_later(STALL_S))
+    beating = asyncio.create_task(pulse.run(), name="pulse")
+    registry.register(LeaderCollector(leader, clock, lambda: events.dropped, lambda: pulse.worst_lag_s))
+    if config.metrics.spiderpool_names:
+        registry.register(SpiderpoolLeaderCollector(leader, debug=config.metrics.spiderpool_debug_names))
+    health = None
+    if config.health_address:
+        health = HealthServer(config.health_address, registry, leader.why_not_ready, pulse.why_dead)
     try:
         if health is not None:
             await health.start()
         await _until_told(leader, parent_pipe)
     finally:
         telling.cancel()
+        beating.cancel()
         if health is not None:
             await health.stop()
         await transport.close()

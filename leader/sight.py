@@ -99,6 +99,10 @@ class Sight:
             for reflector in self._all():
                 tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
 
+    @property
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        return self._all()
+
     async def synced(self) -> None:
         """Return once everything was listed."""
         for reflector in self._all():

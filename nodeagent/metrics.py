@@ -8,7 +8,7 @@ from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from adapters.clock import Clock
-from adapters.families import Family, counter, gauge
+from adapters.families import EVENTS_DROPPED, LAG, WATCH_AGE, Family, counter, gauge
 from ipam.stock import NEVER, State
 from nodeagent.agent import Agent
 from nodeagent.happenings import HAPPENINGS, Happenings
@@ -47,12 +47,9 @@ LEAK_AGE = gauge("nephila_leak_oldest_seconds", "For how long the oldest leak ca
 LEAKS = counter("nephila_leaks_released_total", "Allocations that were proven leaked and freed.")
 CONFLICTING = gauge("nephila_address_conflicts", "Addresses of ours that another machine was seen to use.")
 NOTICES = counter("nephila_notices_total", "Things told as Events (docs/reference/events.md), by reason.", "reason")
-DROPPED = counter("nephila_events_dropped_total", "Events that were not written: too many, or refused.")
 PROBE_MODE = gauge("nephila_probe_mode", "1 for how the segment is watched: ebpf, packet, or off.", "mode")
 OUTBOX = gauge("nephila_outbox_entries", "SpiderEndpoints that are out of date.")
 SPOOL = gauge("nephila_spool_entries", "DELs that the shim spooled and that were not replayed yet.")
-WATCH_AGE = gauge("nephila_watch_age_seconds", "Since the API server last said anything about this kind.", "resource")
-LAG = gauge("nephila_loop_lag_seconds", "By how much the event loop was late at worst within the last minute.")
 
 STATES = (
     READY,
@@ -76,7 +73,7 @@ STATES = (
     LEAKS,
     CONFLICTING,
     NOTICES,
-    DROPPED,
+    EVENTS_DROPPED,
     PROBE_MODE,
     OUTBOX,
     SPOOL,
@@ -147,7 +144,7 @@ class AgentCollector(Collector):
         yield LEAKS.value(agent.reconciler.released)
         yield CONFLICTING.value(len(agent.verification.conflicts) if agent.verification else 0)
         yield NOTICES.samples(((reason,), count) for reason, count in sorted(agent.teller.counts.items()))
-        yield DROPPED.value(agent.events.dropped)
+        yield EVENTS_DROPPED.value(agent.events.dropped)
         yield PROBE_MODE.samples([((agent.watch_mode,), 1)])
 
     def _queues(self) -> Iterator[Metric]:

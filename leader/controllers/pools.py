@@ -6,6 +6,7 @@ only if what it says differs.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -45,6 +46,8 @@ class Pools:
         self._senior: dict[str, list[str]] = {}
         self._junior: dict[str, list[str]] = {}
         self.writes = 0
+        self.counts: dict[str, Counts] = {}  # as last judged
+        self.observers: list[Callable[[SpiderIPPool, Mapping[str, Condition], tuple[Condition, ...]], None]] = []
 
     async def work(self) -> None:
         """One pass over the pools that may have changed. Raises StoreError, Deposed."""
@@ -66,6 +69,7 @@ class Pools:
             if stored is None:
                 self._not_before.pop(name, None)
                 self._empty_since.pop(name, None)
+                self.counts.pop(name, None)
                 continue
             uses = self._sight.uses(name)
             self._not_before[name] = self._clock.now() + self._gap_s + len(uses) / RECORDS_PER_S
@@ -119,6 +123,7 @@ class Pools:
             return await self._publish_unreadable(stored, str(book.unreadable.get(stored.name, "cannot be read")))
         effective = book.coverage.effective[pool.name]
         counts = poolstatus.count(pool, effective, uses, holdings, self._sight.ledger.pinned_idle(pool.name))
+        self.counts[pool.name] = counts
         seen = poolstatus.observations(
             pool,
             counts,
@@ -127,8 +132,11 @@ class Pools:
             junior=self._junior.get(pool.name, []),
             conflicts=conflicts,
         )
-        conditions = poolstatus.transition(_conditions(stored), seen, self._clock.wall())
+        conditions = poolstatus.transition(before := _conditions(stored), seen, self._clock.wall())
         outcome = await self._write(stored, _status(counts, uses, conditions, stored.metadata.generation))
+        if isinstance(outcome, Stored):
+            for observe in self.observers:
+                observe(stored, before, conditions)
         current = outcome.object if isinstance(outcome, Stored) else stored
         held = await self._hold(current, pool, counts)
         return held or outcome

@@ -64,6 +64,11 @@ class Recalls:
         self.plan_s = 0.0
         self.total = 0
 
+    @property
+    def unanswered(self) -> int:
+        """Recalls that no node has answered yet."""
+        return sum(1 for sent in self._sent.values() if sent.answered_at is None)
+
     def concerns(self, changed: KubeObject) -> bool:
         if isinstance(changed, IPBlock):
             return bool(self._sight.needy)
