@@ -12,6 +12,8 @@ def main() -> int:
     run = verbs.add_parser("run", help="run a scenario from nothing to nothing and check it")
     run.add_argument("scenario", nargs="?", default="story")
     run.add_argument("--nodes", type=int, default=None, help="instead of the scenario's own number")
+    run.add_argument("--size", type=int, default=None, help="pods, instead of the scenario's own number")
+    run.add_argument("--api", choices=("embedded", "real"), default="embedded", help="which API server")
     run.add_argument("--json", action="store_true", help="print the summary as JSON")
     up = verbs.add_parser("up", help="start a lab that stays")
     up.add_argument("--nodes", type=int, default=3)
@@ -29,7 +31,9 @@ def main() -> int:
     options = parser.parse_args()
     match options.verb:
         case "run":
-            return commands.run(options.scenario, options.nodes, "json" if options.json else "text")
+            return commands.run(
+                options.scenario, options.nodes, "json" if options.json else "text", options.api, options.size
+            )
         case "up":
             return commands.up(options.nodes, "nothing" if options.empty else "examples")
         case "serve":

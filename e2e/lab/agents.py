@@ -1,4 +1,7 @@
-"""One agent process per node, started as the DaemonSet would: inside the node's network, with a config file and directories of its own."""
+"""One agent process per node, started as the DaemonSet would: inside the node's network, with a config file and directories of its own.
+
+Every agent is told that nodes with the label LEADER_LABEL are candidates; there it starts a leader as its child, as the product does.
+"""
 
 import asyncio
 import json
@@ -16,13 +19,32 @@ from e2e.lab.processes import Child
 from e2e.lab.runtime import Executor
 
 API_PORT = 8001
-HEALTH_PORT = 5710
+HEALTH_PORT, LEADER_HEALTH_PORT = 5710, 5711
 READY_TIMEOUT_S = 30.0
 AGENT_COMMAND = (sys.executable, "-m", "nodeagent")
+LEADER_LABEL: Mapping[str, str] = {"nephila.io/leader": "true"}
+AGENT_LEASE_S = 300.0
+"""The agent's own default of `lease.leaseS`; the leader must be told what the agents go by."""
 
 
 class AgentError(RuntimeError):
     """An agent did not become ready; the message carries the end of its log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What goes over the lab's own settings of agents and leaders, key by key; mappings are merged."""
+
+    agent: Mapping[str, object] = field(default_factory=dict)
+    leader: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How the programs of one node reach the API server: the `api` section of their settings."""
+
+    agent: Mapping[str, object]
+    leader: Mapping[str, object]
 
 
 @dataclass(slots=True)
@@ -48,7 +70,7 @@ class Agent:
         self.child.start()
 
     def kill(self) -> None:
-        """kill -9. What it had in memory is gone; `start` must find everything in its state directory."""
+        """kill -9, its leader with it. What it had in memory is gone; `start` must find everything in its state directory."""
         self.down_since = self.down_since or time.monotonic()
         self.child.kill()
 
@@ -87,26 +109,63 @@ class Agent:
 
 
 def make(
-    fabric: Fabric, node: str, run_dir: Path, plugins: Path, command: Sequence[str], settings: Mapping[str, object]
+    fabric: Fabric,
+    node: str,
+    run_dir: Path,
+    plugins: Path,
+    command: Sequence[str],
+    access: Access,
+    settings: Settings,
 ) -> Agent:
-    """Directories and config file of one agent; `settings` go over the lab's own. Starts nothing."""
+    """Directories and config files of one agent and of its leader. Starts nothing."""
     directory = run_dir / node
     (directory / "state").mkdir(mode=0o700, parents=True)
-    config = {
+    leader_file = directory / "leader.yaml"
+    agent = merged(agent_config(node, directory, access, leader_file), settings.agent)
+    leader = merged(leader_config(node, access, agent), settings.leader)
+    file = directory / "agent.yaml"
+    file.write_text(yaml.safe_dump(agent, sort_keys=False))
+    leader_file.write_text(yaml.safe_dump(leader, sort_keys=False))
+    network = netns.path_of(fabric.node_ns(node))
+    child = Child(f"agent {node}", [*command, "--config", str(file)], directory / "agent.log", network)
+    return Agent(node, directory, Executor(network, plugins, run_dir / "shim-times"), child)
+
+
+def agent_config(node: str, directory: Path, access: Access, leader_file: Path) -> dict[str, object]:
+    """The lab's own settings of an agent."""
+    return {
         "node": node,
         "socket": str(directory / "nephila.sock"),
         "stateDir": str(directory / "state"),
         "parent": PARENT,
-        "api": {"url": f"http://127.0.0.1:{API_PORT}"},
+        "api": dict(access.agent),
         "healthAddress": f"127.0.0.1:{HEALTH_PORT}",
         "logLevel": "info",
-        **settings,
+        "leader": {"enabled": True, "config": str(leader_file), "nodeSelector": dict(LEADER_LABEL)},
     }
-    file = directory / "agent.yaml"
-    file.write_text(yaml.safe_dump(config, sort_keys=False))
-    network = netns.path_of(fabric.node_ns(node))
-    child = Child(f"agent {node}", [*command, "--config", str(file)], directory / "agent.log", network)
-    return Agent(node, directory, Executor(network, plugins, run_dir / "shim-times"), child)
+
+
+def leader_config(node: str, access: Access, agent: Mapping[str, object]) -> dict[str, object]:
+    """The lab's own settings of a leader: a lab has no minute to wait for an orphan, so its times are short."""
+    lease = agent.get("lease")
+    lease_s = lease.get("leaseS", AGENT_LEASE_S) if isinstance(lease, Mapping) else AGENT_LEASE_S
+    return {
+        "node": node,
+        "api": dict(access.leader),
+        "healthAddress": f"127.0.0.1:{LEADER_HEALTH_PORT}",
+        "election": {"leaseS": 4.0, "renewDeadlineS": 3.0, "retryS": 0.5},
+        "reclaim": {"agentLeaseS": lease_s, "graceS": 2.0, "periodS": 0.5},
+        "sweep": {"periodS": 1.0, "orphanS": 2.0},
+    }
+
+
+def merged(base: Mapping[str, object], over: Mapping[str, object]) -> dict[str, object]:
+    """`over` wins; where both have a mapping, they are merged in turn."""
+    result = dict(base)
+    for key, value in over.items():
+        known = result.get(key)
+        result[key] = merged(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return result
 
 
 async def start_all(agents: Sequence[Agent]) -> None:

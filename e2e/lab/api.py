@@ -5,8 +5,10 @@ It is deliberately not `adapters.kube`: the lab judges the product, so it shares
 
 import asyncio
 import json
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 import aiohttp
@@ -15,6 +17,7 @@ from e2e.lab.objects import Object, name_of, namespace_of
 
 REQUEST_TIMEOUT_S = 30.0
 WATCH_TIMEOUT_S = 300
+MAX_LINE = 2**21  # an object of a watch is one line
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ RESOURCES: Mapping[str, Resource] = {
     "IPBlock": Resource(NEPHILA, "ipblocks", False),
     "IPNode": Resource(NEPHILA, "ipnodes", False),
     "LeaderLock": Resource(NEPHILA, "leaderlocks", False),
+    "Event": Resource("events.k8s.io/v1", "events", True),
+    "Lease": Resource("coordination.k8s.io/v1", "leases", True),
 }
 
 
@@ -61,17 +66,21 @@ class ApiError(Exception):
 
 
 class Api:
-    """One connection pool. Use as an async context manager."""
+    """One connection pool. Use as an async context manager. `ca_file`: the authority of an https server."""
 
-    def __init__(self, url: str, user_agent: str) -> None:
+    def __init__(self, url: str, user_agent: str, token: str = "", ca_file: Path | None = None) -> None:
         self._url = url.rstrip("/")
-        self._agent = user_agent
+        self._headers = {"User-Agent": user_agent, "Accept": "application/json"}
+        self._headers |= {"Authorization": f"Bearer {token}"} if token else {}
+        self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else True
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            headers={"User-Agent": self._agent, "Accept": "application/json"},
+            headers=self._headers,
+            connector=aiohttp.TCPConnector(ssl=self._tls),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+            read_bufsize=MAX_LINE,
         )
         return self
 

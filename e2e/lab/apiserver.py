@@ -3,11 +3,18 @@
 import asyncio
 import socket
 import sys
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import aiohttp
 
+from adapters.entropy import SystemEntropy
+from e2e.cluster.faults import FaultProxy
+from e2e.lab.agents import API_PORT, Access
 from e2e.lab.api import Api, ApiError, wait_reachable
+from e2e.lab.cluster_model import Cluster, node_object
+from e2e.lab.control_loop import ControlLoop
 from e2e.lab.objects import Object, load_manifests, name_of
 from e2e.lab.processes import Child
 
@@ -21,7 +28,7 @@ class ApiServerError(RuntimeError):
 
 
 class ApiServer:
-    """Starts, watches and stops the server process."""
+    """A `Server` (see `servers`): starts, watches and stops the server process."""
 
     def __init__(self, run_dir: Path) -> None:
         self.port = _free_port()
@@ -37,7 +44,7 @@ class ApiServer:
         self.child.start()
         try:
             await wait_reachable(self.url, READY_TIMEOUT_S)
-            async with Api(self.url, "nephila-lab/setup") as api:
+            async with self.api("nephila-lab/setup") as api:
                 await self._apply_crds(api)
         except (TimeoutError, ApiError, aiohttp.ClientError) as error:
             raise ApiServerError(f"the API server did not come up: {error!r}\n{self.child.tail()}") from error
@@ -57,7 +64,7 @@ class ApiServer:
 
     async def requests(self) -> list[Object]:
         """Requests so far as the server counted them: verb, resource, subresource, userAgent, count; empty if it does not count."""
-        async with Api(self.url, "nephila-lab/setup") as api:
+        async with self.api("nephila-lab/setup") as api:
             try:
                 answer = await api.raw("/debug/requests")
             except ApiError:
@@ -67,6 +74,22 @@ class ApiServer:
 
     async def stop(self) -> None:
         await self.child.stop()
+
+    def api(self, user_agent: str) -> Api:
+        return Api(self.url, user_agent)
+
+    def proxy(self, listener: socket.socket) -> FaultProxy:
+        return FaultProxy(self.url, listener, entropy=SystemEntropy())
+
+    async def join(self, node: str, labels: Mapping[str, str], directory: Path) -> Access:
+        """Nobody needs credentials here."""
+        async with self.api("nephila-lab/kubelet") as api:
+            await api.apply(node_object(node, labels))
+        through_proxy = {"url": f"http://127.0.0.1:{API_PORT}"}
+        return Access(through_proxy, through_proxy)
+
+    def machinery(self, cluster: Cluster) -> AbstractAsyncContextManager[object]:
+        return ControlLoop(cluster)
 
 
 def _established(crd: dict[str, object]) -> bool:

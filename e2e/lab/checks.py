@@ -238,6 +238,24 @@ async def held(journals: Mapping[str, Path], pods: Sequence[LivePod]) -> list[st
     return problems
 
 
+async def nothing_remains(api: Api, timeout_s: float) -> list[str]:
+    """I7, when no workload is left: no SpiderEndpoint and no pin outlives its owner for longer than `timeout_s`."""
+    problems: list[str] = []
+    for _ in range(int(timeout_s / 0.25)):
+        endpoints, _version = await api.list("SpiderEndpoint")
+        blocks, _version = await api.list("IPBlock")
+        problems = [f"SpiderEndpoint {'/'.join(key_of(item))} has no pod" for item in endpoints]
+        problems += [
+            f"{name_of(block)} still has slot {pin['slot']} pinned to {pin['owner']['namespace']}/{pin['owner']['name']}"
+            for block in blocks
+            for pin in block["spec"].get("pins") or ()
+        ]
+        if not problems:
+            break
+        await asyncio.sleep(0.25)
+    return problems
+
+
 def _held_now(journals: Mapping[str, Path], pods: Iterable[LivePod]) -> list[str]:
     live = Counter((pod.node, address) for pod in pods for address in _plain(pod.addresses))
     known = Counter((node, address) for node, path in journals.items() for address in journal_addresses(path))

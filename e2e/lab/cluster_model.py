@@ -1,27 +1,23 @@
-"""The parts of a cluster that the lab plays itself: controllers, scheduler and a kubelet per node, all against the API server.
+"""The cluster as the lab sees it: caches of what it has, a kubelet per node, and what scenarios do and ask.
 
-Decisions come from `controllers.plan`; this module watches, acts, and routes pods to their kubelets.
+Who makes pods and binds them is another's part: `control_loop` beside the embedded server, the real programs beside a real one.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Self
 
-import aiohttp
-
-from e2e.lab.api import RESOURCES, Api, ApiError
+from e2e.lab.api import Api, ApiError
 from e2e.lab.caches import Cache
-from e2e.lab.controllers import Action, Bind, Create, Delete, Scale, View, plan
 from e2e.lab.kubelet import Kubelet, PodWorker
-from e2e.lab.objects import Key, Object, is_running, key_of, name_of, namespace_of, node_of, uid_of
+from e2e.lab.objects import Object, is_running, key_of, name_of, namespace_of, node_of, uid_of
 
 KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "Pod", "Node")
-ACTIONS_AT_ONCE = 16
 SYNC_TIMEOUT_S = 15.0
-WORKLOADS = ("Deployment", "StatefulSet", "ReplicaSet")
-SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"  # those of Kubernetes: no vowels, nothing that looks alike
+WORKLOADS = ("Deployment", "StatefulSet")
+SYSTEM_NAMESPACE = "nephila-system"  # the agents' own pods: on the host's network, and no matter of the lab's kubelets
+REFUSED_TRIES = 50  # a namespace has no service account yet, or a kind is not served yet
 
 
 class Cluster:
@@ -31,19 +27,16 @@ class Cluster:
         self.api = api
         self.kubelets: dict[str, Kubelet] = {}
         self.problems: list[str] = []
-        self._caches = {kind: Cache(api, kind, self._on_pod if kind == "Pod" else self._on_any) for kind in KINDS}
-        self._dirty = asyncio.Event()
+        self.listeners: list[Callable[[], None]] = []  # called after every change of anything
+        self.caches = {kind: Cache(api, kind, self._on_pod if kind == "Pod" else self._on_any) for kind in KINDS}
         self._moved = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._acting = asyncio.Semaphore(ACTIONS_AT_ONCE)
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(cache.run(), name=f"watch {cache.kind}") for cache in self._caches.values()]
+        self._tasks = [asyncio.create_task(cache.run(), name=f"watch {cache.kind}") for cache in self.caches.values()]
         async with asyncio.timeout(SYNC_TIMEOUT_S):
-            for cache in self._caches.values():
+            for cache in self.caches.values():
                 await cache.synced.wait()
-        self._tasks.append(asyncio.create_task(self._control(), name="controllers"))
-        self._dirty.set()
         return self
 
     async def __aexit__(self, *exc: object) -> None:
@@ -55,16 +48,24 @@ class Cluster:
     # What scenarios do
 
     async def apply(self, objects: Iterable[Object]) -> None:
+        """As a user who tries again while the cluster is not ready for it (bounded)."""
         for thing in objects:
-            await self.api.apply(thing)
+            for attempt in range(REFUSED_TRIES):
+                try:
+                    await self.api.apply(thing)
+                    break
+                except ApiError as error:
+                    if error.status not in (403, 404) or attempt + 1 == REFUSED_TRIES:
+                        raise
+                await asyncio.sleep(0.1)
 
     async def scale(self, kind: str, namespace: str, name: str, replicas: int) -> None:
         await self.api.patch(kind, name, namespace, {"spec": {"replicas": replicas}})
 
     async def delete_workloads(self) -> None:
         """Every Deployment, StatefulSet and bare pod; garbage collection does the rest."""
-        for kind in WORKLOADS[:2]:
-            for thing in list(self._caches[kind].items.values()):
+        for kind in WORKLOADS:
+            for thing in list(self.caches[kind].items.values()):
                 await self.api.delete(kind, name_of(thing), namespace_of(thing))
         for pod in self.pods():
             if not pod["metadata"].get("ownerReferences"):
@@ -82,7 +83,8 @@ class Cluster:
     # What scenarios ask
 
     def pods(self) -> list[Object]:
-        return list(self._caches["Pod"].items.values())
+        """All but the agents' own."""
+        return [pod for pod in self.caches["Pod"].items.values() if namespace_of(pod) != SYSTEM_NAMESPACE]
 
     def running(self) -> list[tuple[Kubelet, PodWorker]]:
         """Pods whose interfaces are up, with the kubelet that keeps them."""
@@ -95,9 +97,7 @@ class Cluster:
 
     def desired(self) -> int:
         """Pods that the workloads and bare pods ask for in all."""
-        wanted = [
-            thing["spec"].get("replicas") for kind in WORKLOADS[:2] for thing in self._caches[kind].items.values()
-        ]
+        wanted = [thing["spec"].get("replicas") for kind in WORKLOADS for thing in self.caches[kind].items.values()]
         bare = sum(1 for pod in self.pods() if not pod["metadata"].get("ownerReferences"))
         return sum(1 if count is None else int(count) for count in wanted) + bare
 
@@ -140,56 +140,16 @@ class Cluster:
     # The loop
 
     def _on_any(self, old: Object | None, new: Object | None) -> None:
-        self._dirty.set()
         self._moved.set()
+        for listener in self.listeners:
+            listener()
 
     def _on_pod(self, old: Object | None, new: Object | None) -> None:
         self._on_any(old, new)
         if old is not None and (new is None or uid_of(new) != uid_of(old)) and node_of(old) in self.kubelets:
             self.kubelets[node_of(old)].forget(old)
-        if new is not None and node_of(new) in self.kubelets:
+        if new is not None and node_of(new) in self.kubelets and namespace_of(new) != SYSTEM_NAMESPACE:
             self.kubelets[node_of(new)].observe(new)
-
-    async def _control(self) -> None:
-        while True:
-            await self._dirty.wait()
-            self._dirty.clear()
-            items = {kind: cache.items for kind, cache in self._caches.items()}
-            view = View(items["Deployment"], items["ReplicaSet"], items["StatefulSet"], items["Pod"], items["Node"])
-            actions = plan(view, _suffix)
-            await asyncio.gather(*(self._act(action) for action in actions))
-
-    async def _act(self, action: Action) -> None:
-        async with self._acting:
-            try:
-                await self._do(action)
-            except ApiError as error:
-                if error.status not in (404, 409):  # otherwise the cache is behind; the next event brings the next plan
-                    self.problems.append(f"{type(action).__name__}: {error}")
-            except (aiohttp.ClientError, TimeoutError) as error:
-                self.problems.append(f"{type(action).__name__}: {error!r}")
-                await asyncio.sleep(0.2)
-                self._dirty.set()
-
-    async def _do(self, action: Action) -> None:
-        match action:
-            case Create(kind, new):
-                self._caches[kind].absorb(await self.api.create(kind, new))
-            case Scale((namespace, name), replicas):
-                changed = await self.api.patch("ReplicaSet", name, namespace, {"spec": {"replicas": replicas}})
-                self._caches["ReplicaSet"].absorb(changed)
-            case Bind((namespace, name) as key, node):
-                await self.api.bind(name, namespace, node)
-                self._note("Pod", key, ("spec", "nodeName"), node)
-            case Delete(kind, (namespace, name) as key):
-                await self.api.delete(kind, name, namespace if RESOURCES[kind].namespaced else "")
-                self._note(kind, key, ("metadata", "deletionTimestamp"), "requested")
-
-    def _note(self, kind: str, key: Key, path: tuple[str, str], value: str) -> None:
-        """Remembers a write until the watch confirms it, so that the next plan does not repeat it."""
-        thing = self._caches[kind].items.get(key)
-        if thing is not None:
-            thing.setdefault(path[0], {}).setdefault(path[1], value)
 
 
 def node_object(name: str, labels: Mapping[str, str]) -> Object:
@@ -199,7 +159,3 @@ def node_object(name: str, labels: Mapping[str, str]) -> Object:
         "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **labels}},
         "spec": {},
     }
-
-
-def _suffix() -> str:
-    return "".join(random.choices(SUFFIX_LETTERS, k=5))

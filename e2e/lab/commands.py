@@ -8,26 +8,45 @@ from typing import Any, Literal, TypeVar
 
 from rich.console import Console
 
+from e2e.cluster.binaries import BuildFailed
+from e2e.cluster.program import ClusterFailed
 from e2e.lab import display, standing
 from e2e.lab import run as runs
 from e2e.lab.agents import AgentError
 from e2e.lab.apiserver import ApiServerError
 from e2e.lab.fabric import FabricError
 from e2e.lab.plugins import PluginsError
+from e2e.lab.servers import ServerName
 
 T = TypeVar("T")
-REFUSALS = (AgentError, ApiServerError, FabricError, PluginsError, TimeoutError, PermissionError, ValueError)
+REFUSALS = (
+    AgentError,
+    ApiServerError,
+    BuildFailed,
+    ClusterFailed,
+    FabricError,
+    PluginsError,
+    TimeoutError,
+    PermissionError,
+    ValueError,
+)
 
 
 class Interrupted(Exception):
     """The user asked to stop; everything has been taken down."""
 
 
-def run(name: str, nodes: int | None, output: Literal["text", "json"]) -> int:
+def run(
+    name: str,
+    nodes: int | None,
+    output: Literal["text", "json"],
+    server: ServerName = "embedded",
+    size: int | None = None,
+) -> int:
     """0 if the scenario passed, 1 if not, 2 if the lab could not be built, 130 after Ctrl-C."""
     console = Console(stderr=output == "json")
     try:
-        summary = run_to_end(runs.run_scenario(runs.load(name), nodes, console))
+        summary = run_to_end(runs.run_scenario(runs.load(name), nodes, console, server=server, size=size))
     except Interrupted:
         console.print("interrupted; everything has been taken down")
         return 130

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,11 +13,12 @@ from rich.text import Text
 from e2e.lab.cluster_model import Cluster
 from e2e.lab.ledger import Call, Fate, Ledger, Timing
 from e2e.lab.objects import key_of
-from e2e.lab.report import Step, Summary, Tally
+from e2e.lab.report import Step, Summary, Tally, Vitals
 
 REFRESH_S = 0.25
 ROWS_MAX = 60
 ERRORS_SHOWN = 12
+KINDS_SHOWN = 8
 
 
 @contextlib.asynccontextmanager
@@ -69,7 +70,7 @@ def _picture(console: Console, cluster: Cluster, ledger: Ledger, tally: Tally, t
 
 def summary_panel(summary: Summary) -> Panel:
     grid = Table.grid(padding=(0, 2))
-    grid.add_row("nodes", str(summary.nodes))
+    grid.add_row("nodes", f"{summary.nodes}, with the {summary.server} API server")
     grid.add_row("pods", f"{summary.pods_peak} at once, {summary.pods_started} started in all")
     grid.add_row("addresses", f"{summary.addresses_peak} in use at once")
     grid.add_row("pings", f"{summary.pings_sent - summary.pings_lost} of {summary.pings_sent} answered")
@@ -80,8 +81,10 @@ def summary_panel(summary: Summary) -> Panel:
     if summary.requests is not None:
         words = f"{summary.requests.total} by the agents, {summary.requests.per_add:.2f} per ADD"
         grid.add_row("API requests", words)
-        kinds = [f"{count} {kind}" for kind, count in summary.requests.by_kind.items()]
-        grid.add_row("", ", ".join(kinds[:8]))
+        grid.add_row("", _kinds(summary.requests.by_kind))
+        grid.add_row("", f"{summary.requests.leader} by the leader")
+        grid.add_row("", _kinds(summary.requests.leader_by_kind))
+    _add_vitals(grid, summary.vitals)
     grid.add_row("retries while an agent was down", str(summary.retries_agent_down))
     grid.add_row("errors", str(len(summary.errors)))
     for error in summary.errors[:ERRORS_SHOWN]:
@@ -89,6 +92,19 @@ def summary_panel(summary: Summary) -> Panel:
     grid.add_row("left behind", ", ".join(summary.leftovers) or "nothing")
     verdict = "[green]passed[/]" if summary.passed else "[red]FAILED[/]"
     return Panel(grid, title=f"{summary.scenario}: {verdict} in {summary.seconds:.1f} s", expand=False)
+
+
+def _kinds(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in list(counts.items())[:KINDS_SHOWN])
+
+
+def _add_vitals(grid: Table, vitals: Vitals) -> None:
+    watchers = ", ".join(f"{mode} on {count} nodes" for mode, count in vitals.watchers.items())
+    grid.add_row("watcher on the wire", watchers or "unknown")
+    for reason in vitals.reasons:
+        grid.add_row("", reason)
+    grid.add_row("leader", vitals.leader or "none")
+    grid.add_row("memory", f"agent {vitals.agent_rss_mib} MiB at most, leader {vitals.leader_rss_mib} MiB")
 
 
 def _timing(value: Timing) -> str:

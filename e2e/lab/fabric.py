@@ -109,8 +109,8 @@ def ip_batch(namespace: str, lines: list[str]) -> None:
         raise FabricError(f"ip in {namespace}: {done.stderr.strip()}")
 
 
-def destroy(prefix: str) -> list[str]:
-    """Removes every namespace of the lab, and first ends what still runs inside one. Returns the names removed; may be called again."""
+def end_processes(prefix: str) -> list[str]:
+    """Ends what runs inside the lab's namespaces. Returns the names of these."""
     found = netns.names(f"{prefix}-")
     for _ in range(KILL_ROUNDS):  # again, for a process may have had a child meanwhile
         inside = netns.processes_in(found)
@@ -120,6 +120,12 @@ def destroy(prefix: str) -> list[str]:
         if not inside:
             break
         time.sleep(0.02)
+    return found
+
+
+def destroy(prefix: str) -> list[str]:
+    """Removes every namespace of the lab, and first ends what still runs inside one. Returns the names removed; may be called again."""
+    found = end_processes(prefix)
     for name in found:
         netns.delete(name)
     return found

@@ -14,20 +14,22 @@ from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from adapters.entropy import SystemEntropy
 from e2e.cluster.faults import FaultProxy
-from e2e.lab import agents, fabric, netns, networks, plugins
+from e2e.lab import agents, fabric, netns, networks, plugins, traces
 from e2e.lab.api import Api
 from e2e.lab.apiserver import ApiServer
-from e2e.lab.cluster_model import Cluster, node_object
+from e2e.lab.cluster_model import Cluster
 from e2e.lab.kubelet import Kubelet
 from e2e.lab.ledger import Ledger
 from e2e.lab.objects import Key, Object, load_manifests
+from e2e.lab.realserver import RealServer
 from e2e.lab.runtime import Attachment
+from e2e.lab.servers import Server, ServerName
 
 HOME = Path("/run/nephila-lab")
 MANIFESTS = Path(__file__).with_name("manifests")
 RACKS = ("a", "b", "c")
+CANDIDATES = 2  # nodes on which agents start a leader: the first ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,8 @@ class Plan:
 
     nodes: int = 3
     agent_command: Sequence[str] = agents.AGENT_COMMAND
-    agent_settings: Mapping[str, object] = field(default_factory=dict)
+    settings: agents.Settings = field(default_factory=agents.Settings)
+    server: ServerName = "embedded"
 
 
 @dataclass(slots=True)
@@ -46,12 +49,15 @@ class Lab:
     prefix: str
     run_dir: Path
     fabric: fabric.Fabric
-    server: ApiServer
+    server: Server
     api: Api
     proxies: dict[str, FaultProxy]
     agents: dict[str, agents.Agent]
     cluster: Cluster
     ledger: Ledger
+
+    traces: frozenset[str]
+    """The network namespaces of the nodes, for what stays in the kernel under their numbers."""
 
     @property
     def times(self) -> Path:
@@ -86,7 +92,7 @@ async def build(plan: Plan) -> AsyncIterator[Lab]:
 
 async def _assemble(plan: Plan, prefix: str, run_dir: Path, stack: contextlib.AsyncExitStack) -> Lab:
     layout = fabric.plan(prefix, plan.nodes)
-    server = ApiServer(run_dir)
+    server: Server = ApiServer(run_dir) if plan.server == "embedded" else RealServer()
     stack.push_async_callback(server.stop)
     starting = asyncio.create_task(server.start())
     try:
@@ -94,27 +100,35 @@ async def _assemble(plan: Plan, prefix: str, run_dir: Path, stack: contextlib.As
         await asyncio.to_thread(plugins.install, run_dir / "cni")
     finally:
         await starting
-    api = await stack.enter_async_context(Api(server.url, "nephila-lab/kubelet"))
+    api = await stack.enter_async_context(server.api("nephila-lab/kubelet"))
     proxies = {node: await _proxy(layout, node, server, stack) for node in layout.nodes}
+    crew = {}
     for index, node in enumerate(layout.nodes):
-        await api.apply(node_object(node, {"rack": RACKS[index % len(RACKS)]}))
-    crew = {
-        node: agents.make(layout, node, run_dir, run_dir / "cni", plan.agent_command, plan.agent_settings)
-        for node in layout.nodes
-    }
-    for agent in crew.values():
-        stack.push_async_callback(agent.stop)
+        access = await server.join(node, labels_of(index), run_dir)
+        crew[node] = agents.make(layout, node, run_dir, run_dir / "cni", plan.agent_command, access, plan.settings)
+    stack.push_async_callback(_stop_all, tuple(crew.values()))
     ledger = Ledger()
     cluster = Cluster(api)
     _add_kubelets(cluster, layout, crew, api, ledger)
     await agents.start_all(list(crew.values()))
     await stack.enter_async_context(cluster)
-    return Lab(prefix, run_dir, layout, server, api, proxies, crew, cluster, ledger)
+    await stack.enter_async_context(server.machinery(cluster))
+    owners = traces.inodes(map(layout.node_ns, layout.nodes))
+    return Lab(prefix, run_dir, layout, server, api, proxies, crew, cluster, ledger, owners)
 
 
-async def _proxy(layout: fabric.Fabric, node: str, server: ApiServer, stack: contextlib.AsyncExitStack) -> FaultProxy:
+def labels_of(index: int) -> dict[str, str]:
+    """Of the node with that number, from 0."""
+    return {"rack": RACKS[index % len(RACKS)], **(agents.LEADER_LABEL if index < CANDIDATES else {})}
+
+
+async def _stop_all(crew: Sequence[agents.Agent]) -> None:
+    await asyncio.gather(*(agent.stop() for agent in crew))
+
+
+async def _proxy(layout: fabric.Fabric, node: str, server: Server, stack: contextlib.AsyncExitStack) -> FaultProxy:
     listener = netns.listen_in(layout.node_ns(node), "127.0.0.1", agents.API_PORT)
-    return await stack.enter_async_context(FaultProxy(server.url, listener, entropy=SystemEntropy()))
+    return await stack.enter_async_context(server.proxy(listener))
 
 
 def _add_kubelets(
@@ -174,6 +188,8 @@ def birth_of(pid: int) -> str:
 
 
 def _remove(prefix: str) -> None:
+    found = fabric.end_processes(prefix)
+    traces.remove(name for name in found if not name.startswith(fabric.plan(prefix, 1).pod_ns("")))
     fabric.destroy(prefix)
     shutil.rmtree(HOME / prefix, ignore_errors=True)
     with contextlib.suppress(OSError):  # other labs are there, or it is gone already

@@ -9,6 +9,8 @@ from typing import Any
 
 from e2e.lab.ledger import Fate, Ledger, Timing, timing
 
+BLOCKS = "ipblocks.nephila.io"
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -22,23 +24,50 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """API requests counted by the server, the lab's own left out; watches count once."""
+    """API requests counted by the server, the lab's own left out; watches count once. The leaders' stand apart from the agents'."""
 
     total: int
     per_add: float
     by_kind: Mapping[str, int]
+    leader: int = 0
+    leader_by_kind: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def lease_writes(self) -> int:
+        """Writes of agents to IPBlocks: the only ones that an ADD can wait for, and only a cold one."""
+        return sum(self.by_kind.get(f"{verb} {BLOCKS}", 0) for verb in ("create", "patch", "update", "delete"))
+
+    def since(self, before: "Requests") -> "Requests":
+        """What came after `before`; `per_add` is not defined for a difference."""
+        ours = Counter(self.by_kind) - Counter(before.by_kind)
+        leaders = Counter(self.leader_by_kind) - Counter(before.leader_by_kind)
+        return Requests(ours.total(), 0.0, dict(ours.most_common()), leaders.total(), dict(leaders.most_common()))
 
 
 def count_requests(rows: Sequence[Mapping[str, Any]], adds: int) -> Requests | None:
     """None if the server did not count. Whoever does not call itself the lab is the product."""
     ours: Counter[str] = Counter()
+    leaders: Counter[str] = Counter()
     for row in rows:
-        if not row["userAgent"].startswith("nephila-lab/"):
-            ours[f"{row['verb']} {row['resource']}" + (f"/{row['subresource']}" if row["subresource"] else "")] += row[
-                "count"
-            ]
-    total = ours.total()
-    return Requests(total, round(total / adds, 3) if adds else 0.0, dict(ours.most_common())) if rows else None
+        caller = str(row["userAgent"])
+        if not caller.startswith("nephila-lab/"):
+            kind = f"{row['verb']} {row['resource']}" + (f"/{row['subresource']}" if row["subresource"] else "")
+            (leaders if caller.startswith("nephila-leader/") else ours)[kind] += row["count"]
+    if not rows:
+        return None
+    per_add = round(ours.total() / adds, 3) if adds else 0.0
+    return Requests(ours.total(), per_add, dict(ours.most_common()), leaders.total(), dict(leaders.most_common()))
+
+
+@dataclass(frozen=True, slots=True)
+class Vitals:
+    """How the product's processes stood at the end. `watchers`: mode → nodes; `reasons`: why it is not eBPF, if so."""
+
+    watchers: Mapping[str, int] = field(default_factory=dict)
+    reasons: tuple[str, ...] = ()
+    agent_rss_mib: float = 0.0
+    leader_rss_mib: float = 0.0
+    leader: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +75,7 @@ class Summary:
     """`add` and `dele` time the whole call of the main plugin, `shim_add` and `shim_del` only our part of it (process start to exit)."""
 
     scenario: str
+    server: str
     nodes: int
     pods_peak: int
     addresses_peak: int
@@ -59,6 +89,7 @@ class Summary:
     retries_agent_down: int
     errors: tuple[str, ...]
     requests: Requests | None
+    vitals: Vitals
     steps: tuple[Step, ...]
     leftovers: tuple[str, ...]
     seconds: float
@@ -72,11 +103,22 @@ class Summary:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What was run, and on what."""
+
+    scenario: str
+    server: str
+    nodes: int
+
+
 @dataclass(slots=True)
 class Tally:
     """What a running scenario collects."""
 
     steps: list[Step] = field(default_factory=list)
+    vitals: Vitals = field(default_factory=Vitals)
+    requests: Requests | None = None
     pods_peak: int = 0
     addresses_peak: int = 0
     pings_sent: int = 0
@@ -88,12 +130,10 @@ class Tally:
 
 
 def summarize(
-    scenario: str,
-    nodes: int,
+    setting: Setting,
     tally: Tally,
     ledger: Ledger,
     shim: Mapping[tuple[str, str, str], float],
-    requests: Requests | None,
     leftovers: tuple[str, ...],
     seconds: float,
 ) -> Summary:
@@ -103,8 +143,9 @@ def summarize(
     shim_del = [shim[key] for call in deleted if (key := ("DEL", call.container_id, call.interface)) in shim]
     down = len(ledger.of("ADD", Fate.AGENT_DOWN)) + len(ledger.of("DEL", Fate.AGENT_DOWN))
     return Summary(
-        scenario=scenario,
-        nodes=nodes,
+        scenario=setting.scenario,
+        server=setting.server,
+        nodes=setting.nodes,
         pods_peak=tally.pods_peak,
         addresses_peak=tally.addresses_peak,
         pods_started=len({(call.namespace, call.pod, call.container_id) for call in added}),
@@ -116,7 +157,8 @@ def summarize(
         shim_del=timing(shim_del),
         retries_agent_down=down,
         errors=tuple(ledger.errors()),
-        requests=requests,
+        requests=tally.requests,
+        vitals=tally.vitals,
         steps=tuple(tally.steps),
         leftovers=leftovers,
         seconds=round(seconds, 2),

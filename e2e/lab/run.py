@@ -4,20 +4,22 @@ import asyncio
 import contextlib
 import importlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
-from e2e.lab import checks, display, fabric, labs
-from e2e.lab.agents import AGENT_COMMAND
+from e2e.lab import checks, display, fabric, labs, traces
+from e2e.lab import vitals as vital_signs
+from e2e.lab.agents import AGENT_COMMAND, Settings
 from e2e.lab.checks import LivePod
 from e2e.lab.labs import HOME, Lab, Plan
-from e2e.lab.report import Step, Summary, Tally, count_requests, summarize
+from e2e.lab.report import Requests, Setting, Step, Summary, Tally, count_requests, summarize
 from e2e.lab.runtime import shim_times
+from e2e.lab.servers import ServerName
 
-RUN_TIMEOUT_S = 420.0
+RUN_TIMEOUT_S = 600.0
 PINGING_PODS = 60
 FAILED_LOGS = Path(__file__).resolve().parents[2] / "build" / "lab" / "failed"
 
@@ -41,6 +43,7 @@ class Run:
     lab: Lab
     tally: Tally
     announce: Callable[[Step], None]
+    size: int | None = None  # instead of the scenario's own number of pods, where it has one
 
     @contextlib.asynccontextmanager
     async def step(self, name: str) -> AsyncIterator[Finding]:
@@ -76,16 +79,20 @@ class Run:
             finding.note = f"{len(pods)} pods, {sum(len(pod.addresses) for pod in pods)} addresses, {pings.sent} pings"
         return pods
 
+    async def requests(self) -> Requests:
+        """What the server has counted so far; nothing if it does not count."""
+        return count_requests(await self.lab.server.requests(), 0) or Requests(0, 0.0, {})
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A module of `e2e.lab.scenarios`: its `run`, how many nodes it wants, and settings of the agents that it needs."""
+    """A module of `e2e.lab.scenarios`: its `run`, how many nodes it wants, and settings of agents and leaders that it needs."""
 
     name: str
     title: str
     nodes: int
     run: Callable[[Run], Awaitable[None]]
-    agent_settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Settings = field(default_factory=Settings)
 
 
 def load(name: str) -> Scenario:
@@ -94,7 +101,8 @@ def load(name: str) -> Scenario:
     if name not in known:
         raise ValueError(f"no scenario {name!r}; there are: {', '.join(known)}")
     module = importlib.import_module(f"e2e.lab.scenarios.{name.replace('-', '_')}")
-    return Scenario(name, module.TITLE, module.NODES, module.run, getattr(module, "AGENT_SETTINGS", {}))
+    settings = Settings(getattr(module, "AGENT_SETTINGS", {}), getattr(module, "LEADER_SETTINGS", {}))
+    return Scenario(name, module.TITLE, module.NODES, module.run, settings)
 
 
 def scenario_names() -> list[str]:
@@ -104,31 +112,42 @@ def scenario_names() -> list[str]:
 
 
 async def run_scenario(
-    scenario: Scenario, nodes: int | None, console: Console, agent_command: Sequence[str] = AGENT_COMMAND
+    scenario: Scenario,
+    nodes: int | None,
+    console: Console,
+    agent_command: Sequence[str] = AGENT_COMMAND,
+    server: ServerName = "embedded",
+    size: int | None = None,
 ) -> Summary:
     """Builds the lab, runs the scenario, takes the lab down, looks for leftovers. Raises what `labs.build` raises."""
     begun = time.monotonic()
-    plan = Plan(nodes or scenario.nodes, agent_command, scenario.agent_settings)
+    plan = Plan(nodes or scenario.nodes, agent_command, scenario.settings, server)
     tally = Tally()
     async with asyncio.timeout(RUN_TIMEOUT_S), labs.build(plan) as lab:
         up = Step(f"lab of {plan.nodes} nodes is up", round(time.monotonic() - begun, 3))
         tally.steps.append(up)
         display.step_line(console, up)
-        run = Run(lab, tally, lambda step: display.step_line(console, step))
+        run = Run(lab, tally, lambda step: display.step_line(console, step), size)
         async with display.live(console, lab.cluster, lab.ledger, tally, scenario.title):
             with contextlib.suppress(ScenarioStopped):
                 await scenario.run(run)
-        adds = sum(1 for call in lab.ledger.calls if call.verb == "ADD")
-        requests = count_requests(await lab.server.requests(), adds)
-        shim, ledger = shim_times(lab.times), lab.ledger
-        lab.ledger.given_up += lab.cluster.problems
-        if ledger.errors() or any(step.problems for step in tally.steps):
-            lab.save_logs(FAILED_LOGS)
-    leftovers = _leftovers(lab.prefix, lab.run_dir)
-    seconds = time.monotonic() - begun
-    return summarize(scenario.name, plan.nodes, tally, ledger, shim, requests, leftovers, seconds)
+        await _conclude(lab, tally)
+        shim = shim_times(lab.times)
+    leftovers = _leftovers(lab)
+    setting = Setting(scenario.name, server, plan.nodes)
+    return summarize(setting, tally, lab.ledger, shim, leftovers, time.monotonic() - begun)
 
 
-def _leftovers(prefix: str, run_dir: Path) -> tuple[str, ...]:
-    files: Iterable[str] = [str(run_dir)] if run_dir.exists() and run_dir.parent == HOME else []
-    return tuple([*fabric.leftovers(prefix), *files])
+async def _conclude(lab: Lab, tally: Tally) -> None:
+    """What can only be asked while the lab still stands."""
+    adds = sum(1 for call in lab.ledger.calls if call.verb == "ADD")
+    tally.requests = count_requests(await lab.server.requests(), adds)
+    tally.vitals = await vital_signs.take(lab.api, lab.agents)
+    lab.ledger.given_up += lab.cluster.problems
+    if lab.ledger.errors() or any(step.problems for step in tally.steps):
+        lab.save_logs(FAILED_LOGS)
+
+
+def _leftovers(lab: Lab) -> tuple[str, ...]:
+    files: Iterable[str] = [str(lab.run_dir)] if lab.run_dir.exists() and lab.run_dir.parent == HOME else []
+    return tuple([*fabric.leftovers(lab.prefix), *files, *traces.left(lab.traces)])

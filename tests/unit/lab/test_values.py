@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 from e2e.lab import networks
+from e2e.lab.agents import Access, agent_config, leader_config, merged
 from e2e.lab.checks import LivePod, kept, unique
 from e2e.lab.ledger import Call, Fate, Ledger, timing
 from e2e.lab.objects import Object
-from e2e.lab.report import Step, Tally, count_requests, summarize
+from e2e.lab.report import Requests, Setting, Step, Tally, count_requests, summarize
 from e2e.lab.runtime import Sandbox, parse_error, plugin_config, shim_times
 from e2e.lab.scenarios.bad_input import judge
+from e2e.lab.scenarios.tight import pools
 
 
 def call(fate: Fate, begun: float = 0.0, ended: float = 0.01) -> Call:
@@ -70,7 +72,7 @@ def test_a_summary_passes_only_with_steps_and_without_problems_errors_or_leftove
     ledger, good = Ledger([call(Fate.OK)]), Tally([Step("s", 1.0)])
 
     def passed(tally: Tally, book: Ledger, left: tuple[str, ...]) -> bool:
-        return summarize("x", 3, tally, book, {("ADD", "c1", "eth0"): 0.5}, None, left, 1.0).passed
+        return summarize(Setting("x", "embedded", 3), tally, book, {("ADD", "c1", "eth0"): 0.5}, left, 1.0).passed
 
     assert passed(good, ledger, ())
     assert not passed(Tally([]), ledger, ())
@@ -88,6 +90,34 @@ def test_the_labs_own_requests_are_not_counted_as_the_products() -> None:
     assert counted is not None
     assert (counted.total, counted.per_add, counted.by_kind) == (4, 0.5, {"patch ipnodes/status": 4})
     assert count_requests([], 8) is None
+
+
+def test_the_leaders_requests_stand_apart_and_lease_writes_are_told_from_reads() -> None:
+    def row(agent: str, verb: str, count: int) -> Object:
+        resource = "ipblocks.nephila.io"
+        return {"verb": verb, "resource": resource, "subresource": "", "userAgent": agent, "count": count}
+
+    rows = [row("nephila-agent/1", "get", 9), row("nephila-agent/1", "patch", 3), row("nephila-agent/1", "create", 1)]
+    counted = count_requests([*rows, row("nephila-leader/1", "patch", 7)], 10)
+    assert counted is not None
+    assert (counted.total, counted.leader, counted.lease_writes) == (13, 7, 4)
+    before = Requests(5, 0.0, {"get ipblocks.nephila.io": 4, "patch ipblocks.nephila.io": 1})
+    assert (counted.since(before).total, counted.since(before).lease_writes) == (8, 3)
+
+
+def test_a_scenarios_settings_go_over_the_labs_own_and_the_leader_knows_the_agents_lease_time(tmp_path: Path) -> None:
+    access = Access({"url": "http://a"}, {"url": "http://l"})
+    agent = merged(agent_config("node-1", tmp_path, access, tmp_path / "l"), {"lease": {"leaseS": 9.0}, "parent": ""})
+    assert agent["lease"] == {"leaseS": 9.0} and agent["parent"] == "" and agent["api"] == {"url": "http://a"}
+    leader = merged(leader_config("node-1", access, agent), {"reclaim": {"graceS": 1.0}})
+    assert leader["reclaim"] == {"agentLeaseS": 9.0, "graceS": 1.0, "periodS": 0.5}
+    assert leader["api"] == {"url": "http://l"}
+    assert leader_config("node-1", access, {})["reclaim"] == {"agentLeaseS": 300.0, "graceS": 2.0, "periodS": 0.5}
+
+
+def test_the_tight_pools_have_exactly_as_many_addresses_as_asked_in_both_families() -> None:
+    v4, v6 = pools("p", "10.6.50.1", "fd00:6::50:1", 500)
+    assert v4["spec"]["ips"] == ["10.6.50.1-10.6.51.244"] and v6["spec"]["ips"] == ["fd00:6::50:1-fd00:6::50:1f4"]
 
 
 def test_each_node_is_told_its_own_socket_under_both_names_of_the_plugin() -> None:
