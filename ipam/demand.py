@@ -41,5 +41,9 @@ def missing(needed: int, used: int, usable: int, size: int) -> int:
 
 
 def surplus(needed: int, used: int, usable: int, size: int) -> int:
-    """How many usable addresses to give back: what exceeds the target by more than a batch, so that small swings cost no writes."""
-    return max(min(used + usable - target(needed, size) - size, usable), 0)
+    """How many usable addresses to give back: what exceeds the target by more than a batch, so that small swings cost no writes.
+
+    At batch 1 all that exceeds it: one address kept on each node would be as many as a scarce pool lacks.
+    """
+    slack = size if size > 1 else 0
+    return max(min(used + usable - target(needed, size) - slack, usable), 0)

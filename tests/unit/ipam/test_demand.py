@@ -38,12 +38,16 @@ def test_claiming_never_makes_a_surplus() -> None:
         for needed in range(60):
             for used in range(needed + 1):
                 for usable in range(40):
-                    assert (
-                        surplus(needed, used, usable + missing(needed, used, usable, size), size) == 0 or usable > size
-                    )
+                    claimed = missing(needed, used, usable, size)
+                    assert not claimed or surplus(needed, used, usable + claimed, size) == 0
 
 
 def test_surplus_is_never_more_than_what_is_usable() -> None:
     assert surplus(0, 0, 40, 16) == 8
     assert surplus(0, 30, 5, 1) == 5
     assert surplus(40, 40, 10, 16) == 0
+
+
+def test_at_batch_one_no_node_keeps_an_address_that_its_pods_do_not_need() -> None:
+    assert [surplus(0, 0, usable, 1) for usable in range(4)] == [0, 1, 2, 3]
+    assert surplus(3, 2, 1, 1) == 0 and surplus(3, 3, 1, 1) == 1
