@@ -20,7 +20,7 @@ log = structlog.get_logger(__name__)
 BACKOFF_S = (1.0, 60.0)  # first and longest pause between two starts
 HEALTHY_S = 300.0  # a child that ran so long starts the back-off over
 STOP_S = 8.0  # for stopping the work and giving the lock away; then it is killed
-LOOK_S = 10.0  # how often a node that is no candidate asks whether it has become one
+LOOK_S = 1.0  # how often a node that is no candidate asks whether it has become one; at start it does not know its labels yet
 
 
 class LeaderChild:
