@@ -10,9 +10,9 @@ from adapters.kube.transport import Explicit, Kubeconfig, Source, default_source
 class ApiSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """How the API server is reached: `url` (plain, for labs), else `kubeconfig`, else the pod's service account."""
 
-    url: str = ""
-    kubeconfig: str = ""
-    context: str = ""
+    url: str = ""  # a plain URL, for labs
+    kubeconfig: str = ""  # a kubeconfig file; neither this nor url: the pod's service account
+    context: str = ""  # the kubeconfig's context; "": its current one
 
     def source(self) -> Source:
         """What `adapters.kube.transport.connect` needs."""

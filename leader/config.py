@@ -18,9 +18,9 @@ from ipam.reclaim import GRACE_S, Policy, Rules
 class ElectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Seconds: how long others wait for a silent leader, when it gives up by itself, how often it renews."""
 
-    lease_s: float = 15.0
-    renew_deadline_s: float = 10.0
-    retry_s: float = 2.0
+    lease_s: float = 15.0  # others wait so long for a silent leader
+    renew_deadline_s: float = 10.0  # a leader that could not renew for so long gives up by itself
+    retry_s: float = 2.0  # between two renewals, or two looks at the lock
 
     def __post_init__(self) -> None:
         self.timings()
@@ -32,10 +32,12 @@ class ElectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class ReclaimSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """`agent_lease_s` must not be below the `lease.leaseS` of any agent: it is how long a silent agent may go on handing out."""
 
-    agent_lease_s: float = 300.0
-    grace_s: float = GRACE_S
-    unreachable: Literal["Probe", "Confirm", "Never"] = "Probe"
-    period_s: float = 10.0
+    agent_lease_s: float = 300.0  # not below the `lease.leaseS` of any agent
+    grace_s: float = GRACE_S  # waited on top of 1.1 times agentLeaseS
+    unreachable: Literal["Probe", "Confirm", "Never"] = (
+        "Probe"  # what may be taken from a silent node that still exists: what pods do not use, that after confirmation, nothing
+    )
+    period_s: float = 10.0  # between two looks at all nodes
 
     def rules(self) -> Rules:
         return Rules(self.agent_lease_s, self.grace_s, Policy(self.unreachable))
@@ -44,25 +46,27 @@ class ReclaimSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
 class SweepSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Orphaned SpiderEndpoints and pins: how often they are looked for, and for how long one must be seen orphaned before it is removed."""
 
-    period_s: float = 30.0
-    orphan_s: float = 60.0
+    period_s: float = 30.0  # between two sweeps
+    orphan_s: float = 60.0  # an orphan must be seen for so long before it is removed
 
 
 class StatusSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Pool status: the least time between two writes of one pool, and writes per second over all pools."""
 
-    gap_s: float = 1.0
-    writes_per_s: float = 20.0
+    gap_s: float = 1.0  # between two writes of one pool
+    writes_per_s: float = 20.0  # over all pools
 
 
 class ApplicationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Pools made from SpiderSubnets; the names are those of Spiderpool's `spiderpool-conf`, and must say what the agents' say."""
 
-    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")
-    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")
-    enable_spider_subnet: bool = True
-    enable_auto_pool_for_application: bool = True
-    default_flexible_ip_number: int = msgspec.field(default=1, name="clusterSubnetDefaultFlexibleIPNumber")
+    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")  # as the agents have it
+    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")  # as the agents have it
+    enable_spider_subnet: bool = True  # as the agents have it
+    enable_auto_pool_for_application: bool = True  # as the agents have it
+    default_flexible_ip_number: int = msgspec.field(
+        default=1, name="clusterSubnetDefaultFlexibleIPNumber"
+    )  # addresses beyond the replicas, where the application does not say
     period_s: float = 30.0  # everything is looked at so often, whatever was seen to change
 
     def features(self) -> Features:
@@ -75,10 +79,10 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     """Everything the leader is told at start. `warm_standby`: candidates that do not lead keep their picture of the cluster up to date, which
     costs memory and watches, and saves the time to list everything when they take over."""
 
-    node: str
+    node: str  # name of the node it runs on; the command line wins
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
-    log_level: str = "info"
-    warm_standby: bool = True
+    log_level: str = "info"  # one of debug, info, warning, error
+    warm_standby: bool = True  # candidates that do not lead keep their picture of the cluster up to date
     silent_s: float = 90.0  # a node without a heartbeat for so long is not asked for slots
     api: ApiSettings = ApiSettings()
     election: ElectionSettings = ElectionSettings()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
-from adapters.families import Family, gauge
+from adapters.families import gauge
 from adapters.spiderpool_metrics import GC, GC_FAILURES
 from crds import convert
 from crds.meta import UNSET, UnsetType
@@ -33,10 +33,6 @@ class SpiderpoolLeaderCollector(Collector):
     def __init__(self, leader: Leader, *, debug: bool = False) -> None:
         self._leader = leader
         self._debug = debug
-
-    @property
-    def families(self) -> tuple[Family, ...]:
-        return (*CONTROLLER_FAMILIES, *(DEBUG_FAMILIES if self._debug else ()))
 
     def collect(self) -> Iterator[Metric]:
         reign = self._leader.reign

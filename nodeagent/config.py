@@ -15,20 +15,20 @@ from ipam.errors import BadValue
 class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """What the cluster uses; the names are those of Spiderpool's `spiderpool-conf`."""
 
-    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")
-    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")
-    enable_stateful_set: bool = True
-    enable_spider_subnet: bool = True
-    enable_auto_pool_for_application: bool = True
+    enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")  # pods may get IPv4 addresses
+    enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")  # pods may get IPv6 addresses
+    enable_stateful_set: bool = True  # pods of StatefulSets keep their addresses
+    enable_spider_subnet: bool = True  # pods may ask for a SpiderSubnet
+    enable_auto_pool_for_application: bool = True  # applications get a pool of their own from a SpiderSubnet
     cluster_network: str = ""  # MULTUS_CLUSTER_NETWORK: the NAD of eth0 where pods do not say one
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Times of the lease protocol, in seconds (docs/architecture.md, design.md section 4)."""
 
-    heartbeat_s: float = 30.0
-    lease_s: float = 300.0
-    cooldown_s: float = 60.0
+    heartbeat_s: float = 30.0  # between two heartbeats; a third of leaseS at most
+    lease_s: float = 300.0  # without an acknowledged heartbeat for so long, the node hands out no new address
+    cooldown_s: float = 60.0  # a released address rests for so long
     cooldown_floor_s: float = 10.0  # a starving node may use a cooling address of its own from this age on
     wait_s: float = 8.0  # how long an ADD waits in line for an address
     leak_confirm_s: float = 30.0  # between the first sight of a leaked allocation and its release
@@ -50,23 +50,23 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 class LeaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Whether this agent starts a leader as its child, and on which nodes: those whose labels are as in `node_selector` (empty: all)."""
 
-    enabled: bool = False
-    config: str = "/etc/nephila/leader.yaml"
-    node_selector: dict[str, str] = {}
+    enabled: bool = False  # start a leader as a child of this agent
+    config: str = "/etc/nephila/leader.yaml"  # the leader's own settings (docs/reference/leader-config.md)
+    node_selector: dict[str, str] = {}  # only on nodes with these labels; empty: on all
 
 
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
-    node: str
+    node: str  # name of this node's Node object
     parent: str = (
         ""  # interface on which pods are attached; probes and announcements leave through it; "": no verification
     )
     domain: str = ""  # the L2 domain behind it, as the pools' annotation nephila.io/l2-domain names it
-    socket: str = "/run/nephila/nephila.sock"
-    state_dir: str = "/var/lib/nephila"
+    socket: str = "/run/nephila/nephila.sock"  # where the CNI shim finds the agent; DELs are spooled beside it
+    state_dir: str = "/var/lib/nephila"  # the journal; must survive the agent's pod, and be on a local disk
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
-    log_level: str = "info"
+    log_level: str = "info"  # one of debug, info, warning, error
     api: ApiSettings = ApiSettings()
     features: FeatureSettings = FeatureSettings()
     lease: LeaseSettings = LeaseSettings()

@@ -23,7 +23,7 @@ RELEASE = histogram("nephila_release_seconds", "CNI DEL inside the agent.")
 REQUESTS = counter("nephila_requests_total", "CNI requests received, by verb.", "verb")
 ERRORS = counter(
     "nephila_request_errors_total",
-    "CNI requests that failed, by verb, class (who must act) and reason (docs/reference/errors in the CNI error object's details).",
+    "CNI requests that failed, by verb, class (who must act) and reason (the first word of the details in the CNI error object).",
     "verb",
     "class",
     "reason",

@@ -41,30 +41,30 @@ def _families() -> dict[tuple[str, str], Family]:
     return found
 
 
+COUNTER_FAMILIES = _families()
+
+
+def duration_groups() -> tuple[dict[str, Durations], dict[str, Durations]]:
+    """By verb: of the whole request, and of the wait before it."""
+    whole = {verb: Durations(stem, "", "The whole request") for verb, stem in _STEMS.items()}
+    text = "Waiting before the work (here: in line for an address)"
+    return whole, {verb: Durations(stem, "_limit", text) for verb, stem in _STEMS.items()}
+
+
 class SpiderpoolAgentCollector(Collector):
     """Building it attaches it to the agent. `debug`: Spiderpool's `debug_` names too."""
 
     def __init__(self, agent: Agent, *, debug: bool = False) -> None:
         self._agent = agent
         self._debug = debug
-        self._counters = _families()
         self._counts: Counter[tuple[str, str]] = Counter()
-        self._whole = {verb: Durations(stem, "", "The whole request") for verb, stem in _STEMS.items()}
-        self._waits = {
-            verb: Durations(stem, "_limit", "Waiting before the work (here: in line for an address)")
-            for verb, stem in _STEMS.items()
-        }
+        self._whole, self._waits = duration_groups()
         agent.front.observers.append(self._on_request)
         agent.verbs.observers.append(self._on_add)
 
-    @property
-    def families(self) -> tuple[Family, ...]:
-        durations = [part for kind in (self._whole, self._waits) for one in kind.values() for part in one.families]
-        return (*self._counters.values(), *durations, GC, *((AUTO_WAITS,) if self._debug else ()))
-
     def collect(self) -> Iterator[Metric]:
         agent = self._agent
-        for key, family in self._counters.items():
+        for key, family in COUNTER_FAMILIES.items():
             conflicts = agent.keeper.counters.conflicts if key == ("ADD", "update_ippool_conflict_counts") else 0
             yield family.value(conflicts or self._counts[key])
         for kind in (self._whole, self._waits):
