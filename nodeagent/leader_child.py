@@ -67,7 +67,12 @@ class LeaderChild:
             while not ended.done() and self._is_candidate():
                 await self._ended_within(ended, LOOK_S)
         finally:
-            await asyncio.shield(self._stop(child, ended))
+            stopping = asyncio.ensure_future(self._stop(child, ended))
+            try:
+                await asyncio.shield(stopping)
+            except asyncio.CancelledError:
+                await stopping  # the agent ends while its leader does: it must not leave it behind
+                raise
             self._child = None
         log.warning("leader_ended", pid=child.pid, code=child.returncode)
 
