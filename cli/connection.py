@@ -73,10 +73,12 @@ class Session:
 @asynccontextmanager
 async def opened(options: Options) -> AsyncIterator[Session]:
     """A session; raises CliError if there is no cluster to talk to."""
+    fix = "give --kubeconfig FILE, set KUBECONFIG, or give --server URL"
+    if options.kubeconfig and not Path(options.kubeconfig).is_file():
+        raise CliError(f"--kubeconfig {options.kubeconfig}: no such file", fix, code=Exit.CLUSTER)
     try:
         transport = await connect(options.source(), component="cli", version=own_version(), connections=8)
     except (OSError, ValueError, TypeError) as error:
-        fix = "give --kubeconfig FILE, set KUBECONFIG, or give --server URL"
         raise CliError(f"no usable connection settings: {error}", fix, code=Exit.CLUSTER) from error
     try:
         await _greeted(transport)

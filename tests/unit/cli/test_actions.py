@@ -1,0 +1,142 @@
+"""The commands that change something, and the guards before them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from adapters.kube.memory import MemoryStore
+from adapters.kube.store import Stored
+from cli.actions import FENCED_BY_OPERATOR, fence, release
+from cli.failures import CliError, Exit
+from crds.blocks import block_from_wire
+from crds.nephila import IP_BLOCK, IP_NODE
+from crds.spiderpool import ENDPOINT
+from ipam.addresses import Address
+from ipam.blocks import Block
+from ipam.slots import SlotId
+from tests.unit.cli.world import Site
+
+
+def slot(ip: str) -> SlotId:
+    address = Address.parse(ip)
+    return SlotId("", address.family, address.value)
+
+
+def refusal(site: Site, ip: str) -> CliError:
+    with pytest.raises(CliError) as caught:
+        asyncio.run(release(site.store, site.cluster(), slot(ip)))
+    return caught.value
+
+
+def block(site: Site, name: str = "ip4-10-6-0-0") -> Block:
+    entry = site.memory.read(IP_BLOCK, ("", name))
+    assert entry is not None
+    return block_from_wire(entry.object)  # type: ignore[arg-type]  # read by that kind
+
+
+def test_a_living_node_is_not_fenced(site: Site) -> None:
+    with pytest.raises(CliError) as caught:
+        asyncio.run(fence(site.store, site.cluster(), "node-1"))
+    assert caught.value.code is Exit.REFUSED
+    assert "last heartbeat is 5s old" in str(caught.value)
+
+
+@pytest.mark.parametrize("heartbeat_age_s", [600.0, None])
+def test_a_silent_node_is_stated_to_be_off(site: Site, heartbeat_age_s: float | None) -> None:
+    site.node("off", heartbeat_age_s=heartbeat_age_s)
+    text = asyncio.run(fence(site.store, site.cluster(), "off"))
+    entry = site.memory.read(IP_NODE, ("", "off"))
+    assert entry is not None
+    assert entry.object.annotations == {FENCED_BY_OPERATOR: "2026-07-25T12:00:00Z"}
+    assert "take the statement back" in text
+
+
+def test_a_node_that_beats_meanwhile_is_not_fenced(site: Site) -> None:
+    site.node("off", heartbeat_age_s=600.0)
+    seen = site.cluster()
+    site.report("off", heartbeat_age_s=1.0)
+    with pytest.raises(CliError, match="changed by somebody else"):
+        asyncio.run(fence(site.store, seen, "off"))
+
+
+def test_an_unknown_node_is_not_fenced(site: Site) -> None:
+    with pytest.raises(CliError, match="does not exist"):
+        asyncio.run(fence(site.store, site.cluster(), "node-9"))
+
+
+def test_the_address_of_a_living_pod_is_not_released(site: Site) -> None:
+    error = refusal(site, "10.6.0.10")
+    assert error.code is Exit.REFUSED
+    assert "pod default/web-1 (eth0) on node-1 has it" in str(error)
+
+
+def test_a_slot_in_a_living_nodes_lease_is_left_to_its_agent(site: Site) -> None:
+    before = block(site)
+    assert "node-1 holds it ready" in str(refusal(site, "10.6.0.11"))
+    assert block(site) == before
+
+
+def test_nothing_to_release_is_said_with_the_reason(site: Site) -> None:
+    assert "nobody has it" in str(refusal(site, "10.6.0.27"))
+    assert "only probed before use" in str(refusal(site, "10.6.0.26"))
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", leases=[site.lease("removed", "9")])
+    assert "node removed (NodeGone) has it leased" in str(refusal(site, "10.6.9.9"))
+
+
+def test_the_endpoint_of_a_gone_pod_is_deleted(site: Site) -> None:
+    gone = site.pod("gone", phase="Failed")
+    site.endpoint(gone, ("10.6.0.28/24", "office"))
+    assert asyncio.run(release(site.store, site.cluster(), slot("10.6.0.28"))) == [
+        "SpiderEndpoint default/gone deleted: its pod is gone"
+    ]
+    assert site.memory.read(ENDPOINT, ("default", "gone")) is None
+
+
+def test_an_endpoint_that_a_new_pod_wrote_meanwhile_stays(site: Site) -> None:
+    gone = site.pod("gone", phase="Failed")
+    site.endpoint(gone, ("10.6.0.28/24", "office"))
+    seen = site.cluster()
+    changed = asyncio.run(site.store.patch(ENDPOINT, "gone", {"metadata": {"labels": {"a": "b"}}}, namespace="default"))
+    assert isinstance(changed, Stored)
+    with pytest.raises(CliError, match="changed by somebody else"):
+        asyncio.run(release(site.store, seen, slot("10.6.0.28")))
+    assert site.memory.read(ENDPOINT, ("default", "gone")) is not None
+
+
+def test_a_cooldown_is_ended_under_a_new_epoch(site: Site) -> None:
+    before = block(site)
+    asyncio.run(release(site.store, site.cluster(), slot("10.6.0.25")))
+    after = block(site)
+    assert (after.cooling, after.leases, after.epoch) == ((), before.leases, before.epoch + 1)
+
+
+def test_the_pin_of_an_identity_that_does_not_run_is_dropped(site: Site) -> None:
+    owner = {"kind": "StatefulSet", "namespace": "default", "name": "db-0", "interface": "eth0"}
+    holder = {"node": "node-1", "podUID": "of-a-gone-pod"}
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", pins=[{"slot": 3, "owner": owner, "holder": holder}])
+    (text,) = asyncio.run(release(site.store, site.cluster(), slot("10.6.9.3")))
+    assert "pin of StatefulSet default/db-0 dropped" in text
+    assert block(site, "ip4-10-6-9-0").pins == ()
+
+
+def test_the_pin_of_a_running_identity_stays(site: Site) -> None:
+    pod = site.pod("db-0")
+    owner = {"kind": "StatefulSet", "namespace": "default", "name": "db-0", "interface": "eth0"}
+    holder = {"node": "node-1", "podUID": pod.uid}
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", pins=[{"slot": 3, "owner": owner, "holder": holder}])
+    assert refusal(site, "10.6.9.3").code is Exit.REFUSED
+
+
+def test_a_block_changed_between_read_and_write_is_not_overwritten(site: Site) -> None:
+    class Racing(MemoryStore):
+        async def get(self, kind, name, namespace=""):  # type: ignore[no-untyped-def]
+            found = await super().get(kind, name, namespace)
+            changes = {"spec": {"epoch": 101, "suspect": "26-27"}}
+            site.memory.patch(IP_BLOCK, ("", name), changes, resource_version="", subresource="")
+            return found
+
+    with pytest.raises(CliError, match="changed by somebody else"):
+        asyncio.run(release(Racing(site.memory), site.cluster(), slot("10.6.0.25")))
+    assert block(site).epoch == 101
