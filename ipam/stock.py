@@ -291,3 +291,18 @@ class Stock:
                 return
             self._move(held, State.UNPROVEN)
             self._settle(held, now)
+
+    def hasten(self, pool: str, now: float, early_s: float, count: int) -> int:
+        """Somebody waits and there is nothing else: up to `count` cooling slots whose rest ends within `early_s` become unproven, oldest first.
+
+        Returns how many. They need a probe like any other, where probes are made.
+        """
+        shelf = self._shelves.get(pool)
+        cooling = shelf.by_state[State.COOLING].values() if shelf else ()
+        chosen = sorted(
+            (held for held in cooling if held.cool_until <= now + early_s), key=lambda held: held.cool_until
+        )
+        for held in chosen[:count]:
+            self._move(held, State.UNPROVEN)
+            self._settle(held, now)
+        return len(chosen[:count])

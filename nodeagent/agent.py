@@ -25,6 +25,7 @@ from crds.nephila import PoolStock, ProbeState
 from ipam.blocks import NodeRef
 from ipam.errors import ApiUnreachable
 from ipam.fence import Fence
+from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
@@ -106,6 +107,7 @@ class Agent:
             self.line,
             clock,
             lambda: not self.why_closed(),
+            config.lease.cooldown_s - config.lease.cooldown_floor_s,
         )
         self.refill.on_lack = self._tell_leader
         self.recalls = RecallDesk(
@@ -329,6 +331,7 @@ class Agent:
                 continue
             break
         self._watch = (segment.watcher.mode.value, segment.watcher.reason)
+        self._tell_leader()  # how this node watches is part of its heartbeat
         self.verification = Verification(
             segment.prober,
             self.stock,
@@ -337,15 +340,20 @@ class Agent:
             self._ports.journal,
             self._ports.clock,
             port.mac_of,
-            self.teller.on_address,
+            self._on_address,
             domain=self.config.domain,
             interval_s=self.config.probe.verify_interval_s,
         )
         self.verification.attend(segment.watcher)
+        self.pins.is_silent = self.verification.is_silent
         try:
             await self.verification.run()
         finally:
             await segment.close()
+
+    def _on_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
+        self.teller.on_address(reason, slot, pool, note)
+        self._tell_leader()  # what is quarantined, and by whom, is part of the heartbeat
 
     # Memory --------------------------------------------------------------------------------------------------------------------------
 

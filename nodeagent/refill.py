@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
 from adapters.clock import Clock
-from ipam import demand
+from ipam import demand, lease
 from ipam.errors import ApiUnreachable
 from ipam.slots import Page
 from ipam.stock import FREE_STATES, State, Stock
@@ -52,7 +53,9 @@ class Refill:
         line: WaitingLine,
         clock: Clock,
         is_open: Callable[[], bool],
+        early_s: float = 0.0,
     ) -> None:
+        """`early_s`: by how much a starving node may cut an address's cooldown short."""
         self._world = world
         self._needs = needs
         self._allocator = allocator
@@ -61,6 +64,7 @@ class Refill:
         self._line = line
         self._clock = clock
         self._is_open = is_open
+        self._early_s = early_s
         self._kicked = asyncio.Event()
         self._dry: dict[str, _Dry] = {}
         self._saving_until: dict[str, float] = {}
@@ -129,6 +133,7 @@ class Refill:
             await self._serve(pool, needed[pool])
             self._tell_lack()
         await self._return_strays()
+        await self._clear_suspects()
 
     async def _serve(self, pool: str, needed: int) -> None:
         """Claim or give back for one pool."""
@@ -142,6 +147,7 @@ class Refill:
         self._stock.mature(pool, now)
         used = self._stock.count(pool, State.ALLOCATED)
         usable = self._stock.count(pool, State.READY, State.UNPROVEN)  # cooling addresses serve nobody yet
+        cooling = self._stock.count(pool, State.COOLING)
         waiting = self._line.waiting(pool)
         if known.disable or known.deleting:
             needed, waiting = 0, 0
@@ -155,8 +161,13 @@ class Refill:
                 pool, known.domain, addresses, missing, urgent_for=starving, hints=hints if starving else ()
             )
             self._claimed(pool, got, waiting)
-        elif not waiting and (spare := demand.surplus(needed, used, usable, size)) > 0:
-            await self._keeper.give_back(self._stock.surplus(pool, spare, now))
+        elif not waiting:
+            # Where no node keeps a warm stock, nobody can wait for another's cooldown: the address takes it along.
+            spare = demand.surplus(needed, used, usable + (cooling if size == 1 else 0), size)
+            if spare > 0:
+                await self._keeper.give_back(self._stock.surplus(pool, spare, now))
+        if starving and pool in self._dry and (count := self._stock.hasten(pool, now, self._early_s, starving)):
+            self._line.wake(pool, count)
 
     def _retry_at(self, pool: str) -> float:
         """After a claim that got nothing, the next one waits: 50 ms, then twice as long, up to EXHAUSTED_S."""
@@ -200,6 +211,17 @@ class Refill:
         if leaving:
             offset = self._clock.wall() - self._clock.now()
             await self._keeper.finish_leaving({held.slot: held.cool_until + offset for held in leaving})
+
+    async def _clear_suspects(self) -> None:
+        """Slots that a leader once took by force, and that a full probe of ours found silent, are like any other from now on (I5)."""
+        for page, seen in list(self._keeper.leases().items()):
+            proven = sum(
+                slot.bit
+                for slot in page.slot_ids(seen.block.suspect)
+                if (held := self._stock.get(slot)) is not None and not held.suspect
+            )
+            if proven:
+                await self._keeper.change(page, partial(lease.clear_suspect, node=self._keeper.me, slots=proven))
 
     def _repool(self) -> None:
         """The pools were edited: every held slot belongs to the pool that covers it now."""
