@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 from crds.spiderpool import SpiderIPPool
@@ -33,7 +34,7 @@ class PoolTeller:
                 self._announcer.announce(stored, "PoolOverlaps", condition.observation.message)
 
     def _holders(self, pool: str) -> str:
-        """Who holds how much, the largest first."""
+        """Who holds how much, the largest first: namespaces by SpiderEndpoints, nodes by their last heartbeat."""
         reports = [report for report in self._sight.all_reports() if report.pool == pool]
         held = sorted(
             ((report.used + report.free + report.cooling + report.quarantined, report) for report in reports),
@@ -44,5 +45,7 @@ class PoolTeller:
             for total, report in held[:SHOWN_NODES]
             if total
         )
+        spaces = Counter(use.namespace for use in self._sight.uses(pool)).most_common(SHOWN_NODES)
+        used = f"in use by namespaces {', '.join(f'{name} {count}' for name, count in spaces)}" if spaces else ""
         rest = f" and {len(held) - SHOWN_NODES} more nodes" if len(held) > SHOWN_NODES else ""
-        return f"held by {shown}{rest}" if shown else "no node has reported holding any"
+        return "; ".join(part for part in (used, f"held by nodes {shown}{rest}" if shown else "") if part)
