@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
@@ -13,6 +14,7 @@ from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.kube.reflector import Reflector
 from adapters.kube.store import Store
+from crds import convert
 from crds.convert import as_owner, owner_references
 from crds.core import (
     CRON_JOB,
@@ -34,9 +36,10 @@ from crds.meta import Kind, KubeObject
 from crds.spiderpool import SUBNET, SpiderSubnet
 from ipam.application_pools import wants_of
 from ipam.applications import AppOwner, WantedPool
-from ipam.errors import NephilaError
+from ipam.errors import BadValue, NephilaError
 from ipam.facts import Features
 from ipam.owners import OwnerReference, TopOwner
+from ipam.pools import Pool
 
 log = structlog.get_logger(__name__)
 
@@ -77,6 +80,7 @@ class Workloads:
         )
         self._asking: dict[tuple[str, str, str], Asking] = {}
         self._by_subnet: dict[str, set[tuple[str, str, str]]] = {}
+        self._readable: dict[str, Pool] = {}
         self.touched: list[Callable[[frozenset[str], AppOwner | None], None]] = []
         self.subnets.listen(self._subnet_changed)
         for kind in self._kinds:
@@ -90,6 +94,17 @@ class Workloads:
     async def synced(self) -> None:
         for reflector in (self.subnets, *self._kinds):
             await reflector.synced()
+
+    def older_than(self, subnet: Pool) -> Pool | None:
+        """The oldest Subnet of the same L2 domain whose network overlaps and that is older."""
+        rivals = [
+            other
+            for other in self._readable.values()
+            if other.domain == subnet.domain
+            and other.seniority < subnet.seniority
+            and other.subnet.overlaps(subnet.subnet)
+        ]
+        return min(rivals, key=lambda other: other.seniority, default=None)
 
     def of_subnet(self, subnet: str) -> Iterator[Asking]:
         """Who asks the Subnet of this name, whether or not it exists."""
@@ -111,6 +126,10 @@ class Workloads:
     def _subnet_changed(self, old: SpiderSubnet | None, new: SpiderSubnet | None) -> None:
         stored = new or old
         assert stored is not None
+        self._readable.pop(stored.name, None)
+        if new is not None:
+            with suppress(BadValue):  # whoever acts on it reads it again, and says why
+                self._readable[new.name] = convert.subnet(new)
         self._tell(frozenset({stored.name}), None)
 
     def _workload_changed(self, old: Workload | None, new: Workload | None) -> None:

@@ -107,7 +107,7 @@ class Applications:
         except BadValue as error:
             self._announcer.announce(stored, "SubnetRefused", str(error))
             return True
-        closed = "is being deleted" if stored.deleting else self._closed(stored, subnet)
+        closed = self._closed(stored, subnet)
         planned = self._plan(stored, subnet, closed)
         self._shrinking.discard(name)
         if planned.shrinking:
@@ -123,11 +123,10 @@ class Applications:
 
     def _closed(self, stored: SpiderSubnet, subnet: Pool) -> str:
         """Of Subnets whose networks overlap, only the oldest gives out addresses."""
-        for other in convert.readable(self._workloads.subnets, convert.subnet).values:
-            same = other.domain == subnet.domain and other.subnet.overlaps(subnet.subnet)
-            if same and other.name != stored.name and other.seniority < subnet.seniority:
-                return f"overlaps the older subnet {other.name}"
-        return ""
+        if stored.deleting:
+            return "is being deleted"
+        older = self._workloads.older_than(subnet)
+        return f"overlaps the older subnet {older.name}" if older else ""
 
     def _plan(self, stored: SpiderSubnet, subnet: Pool, closed: str) -> Plan:
         demands = tuple(
@@ -138,7 +137,9 @@ class Applications:
         )
         catalog = self._sight.book.catalog
         standing = [
-            self._standing(pool) for pool in catalog if (pool.family, pool.domain) == (subnet.family, subnet.domain)
+            self._standing(pool, stored.name)
+            for pool in catalog
+            if (pool.family, pool.domain) == (subnet.family, subnet.domain)
         ]
         reserved = convert.reserved_union(convert.readable(self._sight.reserved, convert.reserved).values)
         return plan(
@@ -151,10 +152,10 @@ class Applications:
             closed,
         )
 
-    def _standing(self, pool: Pool) -> Standing:
+    def _standing(self, pool: Pool, subnet: str) -> Standing:
         busy = RangeSet.empty(pool.family)
         reclaim = False
-        if pool.app is not None:
+        if pool.app is not None and pool.owner_subnet == label_value(subnet):
             values = {use.address.value for use in self._sight.uses(pool.name) if use.address.family is pool.family}
             busy = RangeSet.of(pool.family, ((value, value) for value in values))
             stored = self._sight.pools.get(pool.name)

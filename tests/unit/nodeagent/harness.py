@@ -20,7 +20,7 @@ from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
 from crds.meta import Kind, ObjectMeta
 from crds.spiderpool import IP_POOL
 from nodeagent.agent import Agent, Ports
-from nodeagent.config import AgentConfig, LeaseSettings
+from nodeagent.config import AgentConfig, FeatureSettings, LeaseSettings
 from nodeagent.segment import SegmentPort
 from nodeagent.wire import HttpRequest
 
@@ -72,6 +72,7 @@ class Lab:
         boot_id: str = "boot-1",
         lease: LeaseSettings = FAST,
         segment: SegmentPort | None = None,
+        features: FeatureSettings | None = None,
     ) -> AsyncIterator[Agent]:
         """A running, ready agent on the node's journal; it ends as by kill -9: nothing is said goodbye to."""
         disk = self.disks.setdefault(node, MemoryDisk())
@@ -79,7 +80,7 @@ class Lab:
         ports = Ports(
             store or self.store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, boot_id, "test", segment
         )
-        agent = Agent(AgentConfig(node=node, lease=lease), ports)
+        agent = Agent(AgentConfig(node=node, lease=lease, features=features or FeatureSettings()), ports)
         task = asyncio.create_task(agent.run())
         try:
             await eventually(lambda: not agent.why_closed() or task.done())
