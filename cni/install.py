@@ -1,8 +1,8 @@
 """Installs the CNI binary on a host: ``python -m cni.install --bin-dir /opt/cni/bin [--uninstall]``.
 
 The runtime may start the plugin at any moment, so every change is one rename of a complete, executable, synced file in
-the same directory. The binary is installed twice, as ``nephila`` and as ``spiderpool``, so that existing network
-definitions keep working. What a name held before stays beside it as ``.<name>.previous``; ``--uninstall`` puts a
+the same directory. The binary is installed twice, as ``nephila`` and as ``spiderpool`` (``--name`` says otherwise), so
+that existing network definitions keep working. What a name held before stays beside it as ``.<name>.previous``; ``--uninstall`` puts a
 foreign predecessor back.
 """
 
@@ -53,12 +53,12 @@ def previous_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.previous")
 
 
-def install(source: Path, bin_dir: Path) -> list[Change]:
-    """Installs ``source`` under every name; writes nothing where the content is already there. Raises InstallError."""
+def install(source: Path, bin_dir: Path, names: Sequence[str] = NAMES) -> list[Change]:
+    """Installs ``source`` under each of ``names``; writes nothing where the content is already there. Raises InstallError."""
     content = _read_binary(source)
     _require_directory(bin_dir)
     try:
-        return [_install_one(content, bin_dir / name) for name in NAMES]
+        return [_install_one(content, bin_dir / name) for name in names]
     except OSError as error:
         raise _explained(error, bin_dir) from error
 
@@ -171,10 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m cni.install", description="Install the CNI binary on this host.")
     parser.add_argument("--bin-dir", type=Path, default=Path("/opt/cni/bin"))
     parser.add_argument("--source", type=Path, default=BUILT, help="the built binary")
-    parser.add_argument("--uninstall", action="store_true")
+    parser.add_argument("--name", action="append", choices=NAMES, help="only this name; may be repeated")
+    parser.add_argument("--uninstall", action="store_true", help="all names, whatever --name says")
     chosen = parser.parse_args(arguments)
     try:
-        changes = uninstall(chosen.bin_dir) if chosen.uninstall else install(chosen.source, chosen.bin_dir)
+        names = chosen.name or NAMES
+        changes = uninstall(chosen.bin_dir) if chosen.uninstall else install(chosen.source, chosen.bin_dir, names)
     except InstallError as error:
         print(error, file=sys.stderr)
         return 1

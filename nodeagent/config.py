@@ -1,15 +1,22 @@
-"""The agent's settings: one YAML file, every key optional except `node`; a misspelt key is an error, not a default."""
+"""The agent's settings: one YAML file, every key optional except `node`; a misspelt key is an error, not a default.
+
+One file serves every node of a DaemonSet: where it has no `node`, the environment's NODE_NAME says it.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import yaml
 
 from adapters.settings import ApiSettings, MetricsSettings
 from ipam.errors import BadValue
+
+NODE_VARIABLE = "NODE_NAME"
 
 
 class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -75,14 +82,16 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     metrics: MetricsSettings = MetricsSettings()
 
 
-def load_config(path: Path) -> AgentConfig:
+def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> AgentConfig:
     """Read the settings file. Raises BadValue naming the file, the key and what is wrong."""
     try:
-        raw = yaml.safe_load(path.read_text())
+        raw: Any = yaml.safe_load(path.read_text()) or {}
     except OSError as error:
         raise BadValue(str(path), f"cannot be read: {error.strerror}", "give --config an existing YAML file") from error
     except yaml.YAMLError as error:
         raise BadValue(str(path), f"is not YAML: {error}", "correct the file") from error
+    if isinstance(raw, dict) and environ.get(NODE_VARIABLE):
+        raw.setdefault("node", environ[NODE_VARIABLE])
     try:
         return msgspec.convert(raw, AgentConfig)
     except msgspec.ValidationError as error:
