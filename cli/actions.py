@@ -7,50 +7,53 @@ pod, a pin or a cooldown has left behind.
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
 
-from adapters.kube.store import Conflict, Deleted, Missing, Outcome, Store, Stored, StoreError
+from adapters.kube.store import Conflict, Deleted, Missing, Store, Stored, StoreError
 from cli.cluster import Cluster, Holding
 from cli.failures import CliError, Exit
-from cli.views.nodes import heartbeat_age
+from cli.views.nodes import OUT_OF_SERVICE, heartbeat_age, standing_mark
 from cli.views.nodes import state_of as node_state
 from cli.words import age
 from crds.blocks import block_changes, block_from_wire
-from crds.meta import ObjectMeta
-from crds.nephila import IP_BLOCK, IP_NODE, IPNode
+from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT
 from ipam.blocks import Block, Cooling
 from ipam.errors import BadValue
 from ipam.lease import LeaseRefused, unpin
 from ipam.slots import SlotId
 
-FENCED_BY_OPERATOR = "nephila.io/fenced-by-operator"
-"""Annotation of an IPNode: since when (RFC 3339) an operator states that the node is powered off. The leader may then reclaim its slots."""
+CONFIRMED = "nephila.io/reclaim-confirmed"
+"""Annotation of an IPNode: the id of the fence mark that an operator has confirmed (the leader reads it; design.md section 4, point 6 d)."""
 
 
 async def fence(store: Store, cluster: Cluster, node: str) -> str:
-    """Write the operator's statement. Refused while the node shows life. Returns what was done."""
-    if node not in cluster.node_of_name and node not in cluster.mailbox_of_name:
+    """Confirm the leader's fence mark on a node: an operator states that it is powered off. Returns what was done.
+
+    Refused while the node shows life, and as long as no mark stands: a confirmation belongs to one mark, so that it cannot outlive the silence.
+    """
+    mailbox = cluster.mailbox_of_name.get(node)
+    if mailbox is None and node not in cluster.node_of_name:
         raise CliError(f"node {node!r} does not exist and has no IPNode", "see `nephila nodes`", code=Exit.BAD_ANSWER)
-    if node_state(cluster, node) == "Ready":
+    state = node_state(cluster, node)
+    if state == "Ready":
         last = age(heartbeat_age(cluster, node) or 0.0)
         message = f"node {node} is alive: its agent's last heartbeat is {last} old"
-        raise CliError(
-            message, "power it off first; a fenced node that runs would lose its addresses", code=Exit.REFUSED
+        fix = "power it off first; a running node that is reclaimed loses its addresses"
+        raise CliError(message, fix, code=Exit.REFUSED)
+    mark = standing_mark(mailbox) if mailbox else ""
+    if mailbox is None or not mark:
+        message = (
+            f"no fence mark stands on node {node} ({state}): the leader sets it once the silence has lasted its time"
         )
-    stated = {FENCED_BY_OPERATOR: datetime.fromtimestamp(cluster.wall, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")}
-    mailbox = cluster.mailbox_of_name.get(node)
-    if mailbox is None:
-        outcome: Outcome[IPNode] = await store.create(
-            IP_NODE, IPNode(metadata=ObjectMeta(name=node, annotations=stated))
-        )
-    else:
-        changes = {"metadata": {"annotations": stated}}
-        outcome = await store.patch(IP_NODE, node, changes, resource_version=mailbox.resource_version)
+        fix = "repeat when `nephila nodes` says Fenced, or give --wait SECONDS; `nephila status` says whether anybody leads"
+        raise CliError(message, fix, code=Exit.REFUSED)
+    changes = {"metadata": {"annotations": {CONFIRMED: mark}}}
+    outcome = await store.patch(IP_NODE, node, changes, resource_version=mailbox.resource_version)
     _require_written(outcome, f"IPNode {node}")
     return (
-        f"node {node} is stated to be powered off. The leader takes its addresses after the fence wait; they are probed before reuse. "
-        f"To take the statement back: kubectl annotate ipnode {node} {FENCED_BY_OPERATOR}-"
+        f"fence mark {mark} of node {node} is confirmed: after the wait the leader takes the addresses whose pods are gone; each is probed before "
+        f"reuse.\nAddresses of pods that still exist stay theirs. If the machine is off for good, say so to Kubernetes too:\n"
+        f"  kubectl taint nodes {node} {OUT_OF_SERVICE}=nodeshutdown:NoExecute"
     )
 
 

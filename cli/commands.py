@@ -25,6 +25,7 @@ from ipam.errors import BadValue
 from ipam.slots import SlotId
 
 AGENT_NAMESPACE = "kube-system"
+POLL_S = 2.0
 
 
 async def show_status(session: Session, fmt: Format) -> Exit:
@@ -135,9 +136,17 @@ async def check(session: Session, fmt: Format, settle_s: float, *, quiet: bool) 
     return Exit.BAD_ANSWER if found else Exit.OK
 
 
-async def fence(session: Session, node: str) -> Exit:
-    _write(await actions.fence(session.store, await _cluster(session), node) + "\n")
-    return Exit.OK
+async def fence(session: Session, node: str, wait_s: float) -> Exit:
+    deadline = time.monotonic() + wait_s
+    while True:
+        try:
+            _write(await actions.fence(session.store, await _cluster(session), node) + "\n")
+        except CliError as error:
+            if error.code is not Exit.REFUSED or time.monotonic() + POLL_S > deadline:
+                raise
+            await asyncio.sleep(POLL_S)
+        else:
+            return Exit.OK
 
 
 async def release(session: Session, ip: str, domain: str) -> Exit:

@@ -45,8 +45,9 @@ class Options:
     def source(self) -> Source:
         if self.server:
             return Explicit(self.server)
-        if self.kubeconfig or self.context or os.environ.get("KUBECONFIG"):
-            return Kubeconfig(self.kubeconfig, self.context)
+        listed = self.kubeconfig or os.environ.get("KUBECONFIG", "")
+        if listed or self.context:
+            return Kubeconfig(listed, self.context)
         return default_source()
 
 

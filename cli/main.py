@@ -183,13 +183,16 @@ def fsck(
 
 
 @node.command("fence")
-def node_fence(context: typer.Context, name: str, confirm: Confirm = False) -> None:
-    """State that a silent node is powered off, so that its addresses can be used elsewhere."""
+def node_fence(
+    context: typer.Context,
+    name: str,
+    wait: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Seconds to wait for the leader's mark.")] = 0.0,
+    confirm: Confirm = False,
+) -> None:
+    """State that a silent node is powered off: confirms the leader's fence mark, so that its addresses can be used elsewhere."""
     if not confirm:
-        _unconfirmed(
-            f"this states that {name} is powered off; if it is not, its pods' addresses may be given out twice"
-        )
-    _run(context, "fence", node=name)
+        _unconfirmed(f"this states that {name} is powered off; if it is not, addresses may be given out twice")
+    _run(context, "fence", node=name, wait_s=wait)
 
 
 @app.command()

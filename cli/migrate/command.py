@@ -43,22 +43,24 @@ async def from_spiderpool(session: Session, fmt: Format, *, apply: bool) -> Exit
             code=Exit.REFUSED,
         )
     await write(session.store, planned, lambda: SystemEntropy().bits(SEED_BITS))
-    print(f"written: {count(len(planned.pins), 'block')}", file=sys.stderr)
+    print(f"written: {count(len(planned.plan.blocks), 'block')}", file=sys.stderr)
     return Exit.OK
 
 
 async def write(store: Store, planned: Planned, seed: Callable[[], int]) -> None:
     """Every block of the plan. Raises CliError at the first that cannot be written; those before it stand, and a repeat goes on."""
-    for page, pins in planned.pins.items():
-        await _write_block(store, page, pins, seed)
+    for page in sorted({*planned.pins, *planned.ended}):
+        await _write_block(store, page, planned.pins.get(page, ()), planned.ended.get(page, ()), seed)
 
 
-async def _write_block(store: Store, page: Page, pins: Sequence[Pin], seed: Callable[[], int]) -> None:
+async def _write_block(
+    store: Store, page: Page, pins: Sequence[Pin], ended: Sequence[Pin], seed: Callable[[], int]
+) -> None:
     for _ in range(ATTEMPTS):
         try:
             stored = await store.get(IP_BLOCK, page.name)
             before = block_from_wire(stored) if stored else new_block(page, seed())
-            after = merged(before, pins)
+            after = merged(before, pins, ended)
         except StoreError as error:
             raise CliError(f"IPBlock {page.name} could not be read: {error}", "repeat", code=Exit.CLUSTER) from error
         except (BadValue, ValueError) as error:
@@ -93,6 +95,7 @@ def plan_text(made: Plan) -> str:
     if len(made.adopted) > SHOWN:
         lines.append(f"  and {len(made.adopted) - SHOWN} more: -o json")
     lines += [f"  drop    {text}" for text in made.dropped[:SHOWN]]
+    lines += [f"  end     {text}" for text in made.ended[:SHOWN]]
     for refused in made.refused:
         mark = "REFUSE " if refused.blocking else "leave  "
         lines.append(

@@ -1,8 +1,9 @@
 """Which addresses of a running Spiderpool cluster Nephila takes over, and how. Pure.
 
 Every address that a living pod has becomes a *pin*: a slot of its block that nobody may allocate, with the pod as its holder. Not a lease: a lease
-says what a node's agent may hand out, and an agent that did not allocate an address itself would take it for free. The pin ends as pins do, when
-its identity is gone; from then on the address is the pool's like any other, and probed before its first use. Pods are not touched.
+says what a node's agent may hand out, and an agent that did not allocate an address itself would take it for free. Pods are not touched. The pin of
+a pod ends when the pod is gone and the plan is applied again (or by `nephila release`); from then on the address is the pool's like any other, and
+probed before its first use.
 
 A pod of a StatefulSet keeps its identity, so its address stays with it from then on, also while it does not run.
 """
@@ -25,6 +26,7 @@ from ipam.owners import is_wanted_ordinal
 from ipam.slots import Page, SlotId
 
 FIRST_INTERFACE = "eth0"
+POD_IDENTITY = "Pod"
 
 
 class Adopted(Record):
@@ -50,11 +52,15 @@ class Refused(Record):
 
 
 class Plan(Record):
-    """`dropped`: addresses whose pods are gone; they become free. `present`: addresses that Nephila knows already. `blocks`: to be written."""
+    """`dropped`: addresses whose pods are gone; they become free. `ended`: pins of an earlier run whose pods are gone.
+
+    `present`: addresses that Nephila knows already. `blocks`: to be written.
+    """
 
     adopted: tuple[Adopted, ...]
     refused: tuple[Refused, ...]
     dropped: tuple[str, ...]
+    ended: tuple[str, ...]
     present: int
     blocks: tuple[str, ...]
 
@@ -78,10 +84,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """The plan, and what each block gains: pins by page."""
+    """The plan, and what each block gains and loses: pins by page."""
 
     plan: Plan
     pins: Mapping[Page, tuple[Pin, ...]]
+    ended: Mapping[Page, tuple[Pin, ...]]
 
 
 def plan(cluster: Cluster, sets: Sequence[StatefulSet]) -> Planned:
@@ -100,8 +107,12 @@ def plan(cluster: Cluster, sets: Sequence[StatefulSet]) -> Planned:
     return planner.result()
 
 
-def merged(block: Block, pins: Sequence[Pin]) -> Block:
-    """The block with the pins, under a new epoch; the same object if it has them all. Raises ValueError if one of the slots is taken."""
+def merged(block: Block, pins: Sequence[Pin], ended: Sequence[Pin] = ()) -> Block:
+    """The block with `pins` and without `ended`, under a new epoch; the same object if it is so already.
+
+    Raises ValueError if the slot of a new pin was taken meanwhile.
+    """
+    kept = tuple(pin for pin in block.pins if pin not in ended)
     missing = [pin for pin in pins if block.pin_at(pin.slot) is None]
     for pin in missing:
         if block.leased >> pin.slot & 1:
@@ -110,9 +121,9 @@ def merged(block: Block, pins: Sequence[Pin]) -> Block:
         present = block.pin_at(pin.slot)
         if present is not None and not present.owner.same_identity(pin.owner):
             raise ValueError(f"slot {pin.slot} of {block.page.name} was pinned to {present.owner.name} meanwhile")
-    if not missing:
+    if not missing and kept == block.pins:
         return block
-    every = tuple(sorted((*block.pins, *missing), key=lambda pin: pin.slot))
+    every = tuple(sorted((*kept, *missing), key=lambda pin: pin.slot))
     return replace(block, pins=every, epoch=block.epoch + 1)
 
 
@@ -128,14 +139,27 @@ class _Planner:
 
     def result(self) -> Planned:
         pins = {page: tuple(found) for page, found in sorted(self.pins.items())}
+        ended = {page: found for page, block in sorted(self._cluster.blocks.items()) if (found := self._ended(block))}
+        texts = [
+            f"{SlotId(page.domain, page.family, page.base + pin.slot)} (pod {pin.owner.namespace}/{pin.owner.name} is gone)"
+            for page, found in ended.items()
+            for pin in found
+        ]
         made = Plan(
             adopted=tuple(self.adopted),
             refused=tuple(self.refused),
             dropped=tuple(self.dropped),
+            ended=tuple(texts),
             present=self.present,
-            blocks=tuple(page.name for page in pins),
+            blocks=tuple(page.name for page in sorted({*pins, *ended})),
         )
-        return Planned(made, pins)
+        return Planned(made, pins, ended)
+
+    def _ended(self, block: Block) -> tuple[Pin, ...]:
+        """Pins of plain pods, which only a migration makes, whose pods are gone."""
+        return tuple(
+            pin for pin in block.pins if pin.owner.kind == POD_IDENTITY and not self._cluster.is_alive(pin.owner.uid)
+        )
 
     def decide(self, slot: SlotId, claims: Sequence[Claim]) -> None:
         """One address."""
@@ -189,7 +213,7 @@ class _Planner:
         top = pod.controller
         if top is not None and top.kind == "StatefulSet" and top.api_version.startswith("apps/"):
             return PinOwner("StatefulSet", pod.namespace, pod.name, interface, top.uid)
-        return PinOwner("Pod", pod.namespace, pod.name, interface, pod.uid)
+        return PinOwner(POD_IDENTITY, pod.namespace, pod.name, interface, pod.uid)
 
     def _adopt(self, slot: SlotId, claim: Claim, interface: str, owner: PinOwner, holder: Holder | None) -> None:
         pools = [

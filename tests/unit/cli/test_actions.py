@@ -8,7 +8,7 @@ import pytest
 
 from adapters.kube.memory import MemoryStore
 from adapters.kube.store import Stored
-from cli.actions import FENCED_BY_OPERATOR, fence, release
+from cli.actions import CONFIRMED, fence, release
 from cli.failures import CliError, Exit
 from crds.blocks import block_from_wire
 from crds.nephila import IP_BLOCK, IP_NODE
@@ -16,6 +16,7 @@ from crds.spiderpool import ENDPOINT
 from ipam.addresses import Address
 from ipam.blocks import Block
 from ipam.slots import SlotId
+from leader.controllers import reclaim
 from tests.unit.cli.world import Site
 
 
@@ -43,18 +44,43 @@ def test_a_living_node_is_not_fenced(site: Site) -> None:
     assert "last heartbeat is 5s old" in str(caught.value)
 
 
-@pytest.mark.parametrize("heartbeat_age_s", [600.0, None])
-def test_a_silent_node_is_stated_to_be_off(site: Site, heartbeat_age_s: float | None) -> None:
-    site.node("off", heartbeat_age_s=heartbeat_age_s)
+def mark(site: Site, node: str, answered: str = "") -> None:
+    """The leader's fence mark in the node's mailbox."""
+    fence_mark = {"id": "3-abc", "term": 3, "since": "2026-07-25T11:50:00Z"}
+    site.memory.patch(IP_NODE, ("", node), {"spec": {"fence": fence_mark}}, resource_version="", subresource="")
+    site.memory.patch(
+        IP_NODE, ("", node), {"status": {"clearedFence": answered}}, resource_version="", subresource="status"
+    )
+
+
+def test_the_leaders_mark_on_a_silent_node_is_confirmed(site: Site) -> None:
+    site.node("off", heartbeat_age_s=600.0)
+    mark(site, "off")
     text = asyncio.run(fence(site.store, site.cluster(), "off"))
     entry = site.memory.read(IP_NODE, ("", "off"))
     assert entry is not None
-    assert entry.object.annotations == {FENCED_BY_OPERATOR: "2026-07-25T12:00:00Z"}
-    assert "take the statement back" in text
+    assert entry.object.annotations == {CONFIRMED: "3-abc"}
+    assert "kubectl taint nodes off node.kubernetes.io/out-of-service" in text
+
+
+def test_the_leader_reads_the_annotation_that_we_write() -> None:
+    assert reclaim.CONFIRMED == CONFIRMED
+
+
+@pytest.mark.parametrize("answered", ["", "3-abc"])
+def test_nothing_is_confirmed_without_a_standing_mark(site: Site, answered: str) -> None:
+    site.node("off", heartbeat_age_s=600.0)
+    if answered:
+        mark(site, "off", answered)
+    with pytest.raises(CliError) as caught:
+        asyncio.run(fence(site.store, site.cluster(), "off"))
+    assert caught.value.code is Exit.REFUSED
+    assert "no fence mark stands on node off (Silent)" in str(caught.value)
 
 
 def test_a_node_that_beats_meanwhile_is_not_fenced(site: Site) -> None:
     site.node("off", heartbeat_age_s=600.0)
+    mark(site, "off")
     seen = site.cluster()
     site.report("off", heartbeat_age_s=1.0)
     with pytest.raises(CliError, match="changed by somebody else"):

@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from typer.testing import CliRunner
 
 from adapters.clock import SystemClock
 from adapters.entropy import SystemEntropy
@@ -22,7 +23,7 @@ from adapters.kube.store import Stored
 from adapters.kube.transport import Explicit, connect
 from cli.connection import Options, default_namespace
 from cli.failures import CliError
-from cli.main import hoisted
+from cli.main import app, hoisted
 from cli.running import chosen_format
 from crds.core import NODE
 from crds.meta import Kind, KubeObject, constant
@@ -108,18 +109,12 @@ class Running:
     store: KubeStore
 
     async def nephila(self, *arguments: str, stdin: str = "") -> tuple[int, str, str]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "cli",
-            *arguments,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**os.environ, "KUBECONFIG": str(self.kubeconfig)},
+        """(exit code, stdout, stderr). In a thread with an event loop of its own: the server answers from this one."""
+        environment = {"KUBECONFIG": str(self.kubeconfig)}
+        done = await asyncio.to_thread(
+            CliRunner().invoke, app, hoisted(list(arguments)), input=stdin, env=environment, catch_exceptions=False
         )
-        out, err = await process.communicate(stdin.encode())
-        return process.returncode or 0, out.decode(), err.decode()
+        return done.exit_code, done.stdout, done.stderr
 
 
 @pytest.fixture
@@ -206,10 +201,14 @@ async def test_changes_over_http_are_guarded(running: Running) -> None:
     status, _, err = await running.nephila("node", "fence", "node-1")
     assert (status, "powered off" in err) == (2, True)
     status, _, err = await running.nephila("node", "fence", "node-1", "--confirm")
+    assert (status, "no fence mark stands" in err) == (4, True)
+    mark = {"spec": {"fence": {"id": "1-a", "term": 1, "since": "2026-07-25T12:00:00Z"}}}
+    await running.store.patch(IP_NODE, "node-1", mark)
+    status, _, err = await running.nephila("node", "fence", "node-1", "--confirm")
     assert (status, err) == (0, "")
     mailbox = await running.store.get(IP_NODE, "node-1")
     assert mailbox is not None
-    assert "nephila.io/fenced-by-operator" in mailbox.annotations
+    assert mailbox.annotations == {"nephila.io/reclaim-confirmed": "1-a"}
 
 
 async def test_a_spiderpool_cluster_is_adopted_over_http(running: Running) -> None:

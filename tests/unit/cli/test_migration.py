@@ -13,9 +13,9 @@ from cli.failures import CliError
 from cli.migrate.command import plan_text, write
 from cli.migrate.planning import Planned, merged, plan
 from crds.blocks import block_from_wire
-from crds.core import STATEFUL_SET, StatefulSet
+from crds.core import POD, STATEFUL_SET, StatefulSet
 from crds.nephila import IP_BLOCK
-from crds.spiderpool import IP_POOL
+from crds.spiderpool import ENDPOINT, IP_POOL
 from ipam.blocks import Block, NodeRef
 from ipam.lease import choose_free, choose_last_resort, claim, new_block
 from ipam.slots import ALL_SLOTS, Page
@@ -95,6 +95,17 @@ def test_planning_and_writing_again_changes_nothing(spider: Site) -> None:
     again = applied(spider)
     assert (again.plan.adopted, again.plan.present) == ((), 2)
     assert block(spider, "ip4-10-6-0-0") == before
+
+
+def test_the_pin_of_a_plain_pod_ends_when_the_pod_is_gone(spider: Site) -> None:
+    applied(spider)
+    for name in ("web-1", "db-0"):
+        spider.memory.delete(POD, ("default", name), uid="", resource_version="")
+        spider.memory.delete(ENDPOINT, ("default", name), uid="", resource_version="")
+    again = applied(spider)
+    assert again.plan.ended == ("10.6.0.10 (pod default/web-1 is gone)",)
+    assert block(spider, "ip4-10-6-0-0").pins == ()
+    assert [pin.owner.name for pin in block(spider, "ip4-10-6-0-64").pins] == ["db-0"]
 
 
 def test_what_a_node_leased_meanwhile_is_not_overwritten(spider: Site) -> None:
