@@ -110,6 +110,13 @@ class Verification:
         """The stock changed: compare soon."""
         self._kicked.set()
 
+    async def is_silent(self, slot: SlotId) -> bool:
+        """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
+        if slot.domain != self._domain:
+            return False
+        verdict = (await self._prober.verify([slot.address], FAST))[slot.address]
+        return verdict.state is Seen.CLEAR
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._verifier.run(), name="verifier")

@@ -10,9 +10,14 @@ import pytest
 from adapters.clock import SystemClock
 from adapters.entropy import SeededEntropy
 from adapters.frames import Heard, MemoryPort, MemorySegment
+from adapters.kube.store import Stored
+from crds.blocks import block_to_wire
 from crds.core import EVENT
-from crds.nephila import IP_NODE
+from crds.nephila import IP_BLOCK, IP_NODE
+from ipam import lease
 from ipam.addresses import Address
+from ipam.blocks import NodeRef
+from ipam.slots import Page
 from ipam.stock import State
 from nodeagent.segment import Segment
 from probes import codec
@@ -130,3 +135,18 @@ async def test_no_prober_means_nothing_is_handed_out_unproven(lab: Lab) -> None:
         await add(agent, "c1", pod)
         held = agent.stock.of_pool("v4", State.ALLOCATED)[0]
         assert held.clear_at > 0
+
+
+async def test_a_slot_taken_by_force_is_used_only_after_a_probe_and_then_loses_its_mark(lab: Lab) -> None:
+    page = Page.parse("10.6.0.0/26")
+    dead = NodeRef("dead", "uid-dead")
+    held = lease.claim(lease.new_block(page, 7), dead, 0b1111 << 10)
+    suspect = lease.reclaim(held, held.leases[0], 0b1111 << 10, term=1)
+    assert isinstance(await lab.store.create(IP_BLOCK, block_to_wire(suspect)), Stored)
+    wire = MemorySegment()
+    Host(wire, "10.6.0.10")
+    async with lab.agent("n1", segment=WireSegment(wire)) as agent:
+        pods = [await lab.pod(f"p{i}", "n1") for i in range(3)]
+        got = await asyncio.gather(*(add(agent, f"c{i}", pod) for i, pod in enumerate(pods)))
+        assert {answer[0] for answer in got} == {"10.6.0.11", "10.6.0.12", "10.6.0.13"}
+        await eventually(lambda: agent.keeper.leases()[page].block.suspect & (0b111 << 11) == 0)
