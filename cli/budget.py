@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cli.cluster import Cluster, page_overlap, parsed
-from crds.meta import UNSET
+from cli.cluster import Cluster, parsed
 from ipam.pools import Pool
 from ipam.ranges import RangeSet
 
@@ -35,12 +34,12 @@ class Budget:
 
 
 def budget(cluster: Cluster, pool: Pool) -> Budget:
-    """O(blocks + uses), whatever the pool's size."""
+    """O(blocks of the pool + uses), whatever the pool's size."""
     effective = cluster.effective[pool.name]
     withheld = cluster.reserved[pool.family]
     used = cluster.held_in(pool.family, pool.domain) & effective
     parts: dict[str, list[tuple[int, int]]] = {"leased": [], "pinned": [], "suspect": [], "cooling": []}
-    for block, mask in page_overlap(cluster.blocks, pool, effective):
+    for block, mask in cluster.blocks_of_pool.get(pool.name, ()):
         masks = {
             "leased": block.leased,
             "pinned": block.pinned,
@@ -74,12 +73,3 @@ def _disputed(cluster: Cluster, pool: Pool) -> RangeSet:
         if address is not None and address.family is pool.family and conflict.seen.pool in ("", pool.name):
             spans.append((address.value, address.value))
     return RangeSet.of(pool.family, spans)
-
-
-def nodes_with_stock(cluster: Cluster, pool: str) -> int:
-    """How many nodes report that they hold or want addresses of the pool."""
-    return sum(
-        1
-        for mailbox in cluster.mailboxes
-        if mailbox.status is not UNSET and any(stock.name == pool for stock in mailbox.status.pools)
-    )

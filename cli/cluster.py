@@ -178,10 +178,53 @@ class Cluster:
             found[holding.slot] = (*found.get(holding.slot, ()), holding)
         return found
 
+    @cached_property
+    def holdings_of_uid(self) -> Mapping[str, tuple[Holding, ...]]:
+        found: dict[str, tuple[Holding, ...]] = {}
+        for holding in self.holdings:
+            found[holding.uid] = (*found.get(holding.uid, ()), holding)
+        return found
+
     def held_in(self, family: Family, domain: str) -> RangeSet:
         """The addresses of one family and L2 domain that are recorded with any pod."""
-        values = (slot.value for slot in self.holders if slot.family is family and slot.domain == domain)
-        return RangeSet.of(family, ((value, value) for value in values))
+        return self._held.get((family, domain)) or RangeSet.empty(family)
+
+    @cached_property
+    def _held(self) -> Mapping[tuple[Family, str], RangeSet]:
+        values: dict[tuple[Family, str], list[tuple[int, int]]] = {}
+        for slot in self.holders:
+            values.setdefault((slot.family, slot.domain), []).append((slot.value, slot.value))
+        return {key: RangeSet.of(key[0], spans) for key, spans in values.items()}
+
+    @cached_property
+    def pins_of(self) -> Mapping[tuple[str, str], tuple[tuple[str, SlotId], ...]]:
+        """(namespace, name) of an identity → (interface, address) of its pins."""
+        found: dict[tuple[str, str], tuple[tuple[str, SlotId], ...]] = {}
+        for page, block in sorted(self.blocks.items()):
+            for pin in block.pins:
+                key = (pin.owner.namespace, pin.owner.name)
+                slot = SlotId(page.domain, page.family, page.base + pin.slot)
+                found[key] = (*found.get(key, ()), (pin.owner.interface, slot))
+        return found
+
+    @cached_property
+    def blocks_of_pool(self) -> Mapping[str, tuple[tuple[Block, int], ...]]:
+        """The blocks with addresses that a pool may hand out, and the mask of its slots there."""
+        found: dict[str, list[tuple[Block, int]]] = {}
+        for page, block in self.blocks.items():
+            for name, mask in self.coverage.of_page(page):
+                if mask:
+                    found.setdefault(name, []).append((block, mask))
+        return {name: tuple(listed) for name, listed in found.items()}
+
+    @cached_property
+    def stock_nodes(self) -> Mapping[str, int]:
+        """How many nodes report that they hold or want addresses of each pool."""
+        found: dict[str, int] = {}
+        for mailbox in self.mailboxes:
+            for stock in mailbox.status.pools if mailbox.status is not UNSET else ():
+                found[stock.name] = found.get(stock.name, 0) + 1
+        return found
 
     @cached_property
     def conflicts(self) -> tuple[Conflict, ...]:
@@ -246,13 +289,6 @@ def parsed(text: str) -> Address | None:
         return Address.parse(text.partition("/")[0])
     except BadValue:
         return None
-
-
-def page_overlap(blocks: Mapping[Page, Block], pool: Pool, addresses: RangeSet) -> Iterator[tuple[Block, int]]:
-    """The blocks with addresses of a pool, and the mask of its slots there. O(blocks), whatever the pool's size."""
-    for page, block in blocks.items():
-        if page.domain == pool.domain and page.family is pool.family and (mask := addresses.mask(page.base)):
-            yield block, mask
 
 
 def _block(stored: IPBlock) -> Block | BadValue:

@@ -17,7 +17,8 @@ MAX_CONF_BYTES = 1 << 20
 
 def is_node(root: Path) -> bool:
     """Whether this looks like a Kubernetes node at all."""
-    return (root / CONF_DIR).is_dir() or (root / SOCKET).exists()
+    folder = root / CONF_DIR
+    return (root / SOCKET).exists() or (folder.is_dir() and any(folder.iterdir()))
 
 
 def read_host(root: Path, neighbours: dict[int, int]) -> HostFacts:

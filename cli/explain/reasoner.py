@@ -140,8 +140,8 @@ class Reasoner:
     def _present(self, pod: PodFacts, interface: str) -> tuple[str, ...]:
         return tuple(
             f"{holding.slot.address} from {holding.pool or 'an unknown pool'}"
-            for holding in self._cluster.holdings
-            if pod.uid and holding.uid == pod.uid and holding.interface == interface
+            for holding in self._cluster.holdings_of_uid.get(pod.uid, ())
+            if pod.uid and holding.interface == interface
         )
 
     def _candidate(self, name: str, selection: Selection, pod_routes: tuple[Route, ...]) -> Candidate:
@@ -193,9 +193,8 @@ class Reasoner:
             if any(item.free for item in mine) or self._pinned(pod, nic.interface, family):
                 continue
             details = "; ".join(f"{item.pool}: {item.why_none}" for item in mine)
-            names = ", ".join(item.pool for item in mine)
             return _Failure(
-                f"no free IPv{int(family)} address in {names}: {details}",
+                f"no free IPv{int(family)} address: {details}",
                 self._fix_shortage(mine[0].pool),
             )
         return None
@@ -235,14 +234,8 @@ class Reasoner:
 
     def _pinned(self, pod: PodFacts, interface: str, family: Family) -> SlotId | None:
         """The address that waits for this very identity."""
-        for page, block in self._cluster.blocks.items():
-            if page.family is not family:
-                continue
-            for pin in block.pins:
-                owner = pin.owner
-                if (owner.namespace, owner.name, owner.interface) == (pod.namespace, pod.name, interface):
-                    return SlotId(page.domain, family, page.base + pin.slot)
-        return None
+        pins = self._cluster.pins_of.get((pod.namespace, pod.name), ())
+        return next((slot for name, slot in pins if name == interface and slot.family is family), None)
 
     def _family_notes(self, pod: PodFacts, nic: NicFacts, selection: Selection) -> tuple[str, ...]:
         found = [

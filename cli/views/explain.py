@@ -10,6 +10,7 @@ from cli.output import Record
 from cli.words import number_text, some
 
 SHOWN_REFUSALS = 20
+SHOWN_GROUPS = 10
 
 
 class Explanation(Record):
@@ -26,18 +27,32 @@ def explain_text(explanation: Explanation) -> str:
     """The steps of the selection, in order, and the verdict of each interface."""
     where = f" on {explanation.node}" if explanation.node else " (not bound to a node)"
     parts = [f"pod {explanation.pod}{where}\n  configuration: {explanation.features}\n"]
-    parts += [_interface(item, bound=bool(explanation.node)) for item in explanation.interfaces]
+    for interface in dict.fromkeys(item.interface for item in explanation.interfaces):
+        groups = [item for item in explanation.interfaces if item.interface == interface]
+        parts.append("\n".join(["", interface, *_sources(groups[0]), ""]))
+        parts += [_group(item, bound=bool(explanation.node)) for item in groups[:SHOWN_GROUPS]]
+        if len(groups) > SHOWN_GROUPS:
+            parts.append(f"  and {len(groups) - SHOWN_GROUPS} more groups of nodes: --node NAME, -o json\n")
     return "".join(parts)
 
 
-def _interface(item: Reasoning, *, bound: bool) -> str:
-    nodes = f", on {len(item.nodes)} nodes ({some(item.nodes, 3)})" if item.nodes and not bound else ""
-    lines = ["", f"{item.interface}{nodes}"]
-    lines += [f"  has {text}" for text in item.present]
+def _sources(item: Reasoning) -> list[str]:
+    """Which source speaks depends on the pod alone, not on the node."""
+    lines = [f"  has {text}" for text in item.present]
     lines.append("  sources, first that speaks decides:")
     for number, source in enumerate(item.sources, 1):
         if source.verdict != NOT_ASKED:
             lines.append(f"    {number}. {source.source}: {source.verdict} ({source.why})")
+    return lines
+
+
+def _group(item: Reasoning, *, bound: bool) -> str:
+    """What holds on one group of nodes."""
+    lines = []
+    if item.nodes and not bound:
+        lines.append(
+            f"  on {item.nodes[0] if len(item.nodes) == 1 else f'{len(item.nodes)} nodes ({some(item.nodes, 3)})'}:"
+        )
     if item.candidates:
         lines.append("  pools, in order of trying:")
         lines += _candidates(item.candidates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cli.budget import Budget, budget, nodes_with_stock
+from cli.budget import Budget, budget
 from cli.cluster import Cluster
 from cli.output import Column, Record
 from cli.words import count, number_text, some
@@ -89,7 +89,7 @@ def _row(cluster: Cluster, pool: Pool) -> PoolRow:
         pinned=found.pinned.size,
         conflicts=found.disputed.size,
         reserved=found.reserved.size,
-        nodes=nodes_with_stock(cluster, pool.name),
+        nodes=cluster.stock_nodes.get(pool.name, 0),
         default=pool.default,
         state=state_of(cluster, pool, found),
     )

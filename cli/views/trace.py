@@ -50,12 +50,7 @@ def trace_ip(cluster: Cluster, address: Address) -> tuple[AddressStory, ...]:
 def trace_pod(cluster: Cluster, namespace: str, name: str) -> tuple[AddressStory, ...]:
     """The stories of a pod's addresses, and of those that are pinned to it; empty if it has none."""
     slots = {holding.slot for holding in cluster.holdings if (holding.namespace, holding.name) == (namespace, name)}
-    for page, block in cluster.blocks.items():
-        slots |= {
-            SlotId(page.domain, page.family, page.base + pin.slot)
-            for pin in block.pins
-            if (pin.owner.namespace, pin.owner.name) == (namespace, name)
-        }
+    slots |= {slot for _, slot in cluster.pins_of.get((namespace, name), ())}
     return tuple(_story(cluster, slot) for slot in sorted(slots))
 
 
