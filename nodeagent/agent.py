@@ -126,6 +126,8 @@ class Agent:
             self.needs.clean_gateway,
         )
         self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
+        if ports.segment is not None:
+            self.pins.is_silent = _not_probed_yet  # until the segment is open
         self.verbs = Verbs(
             self.world,
             self.needs,
@@ -343,6 +345,7 @@ class Agent:
             self._on_address,
             domain=self.config.domain,
             interval_s=self.config.probe.verify_interval_s,
+            retest_s=self.config.probe.retest_s,
         )
         self.verification.attend(segment.watcher)
         self.pins.is_silent = self.verification.is_silent
@@ -411,3 +414,7 @@ def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
         for key, text in meta.items()
         if key.startswith(LEARNT)
     }
+
+
+async def _not_probed_yet(_slot: SlotId) -> bool:
+    return False

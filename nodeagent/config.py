@@ -51,6 +51,7 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     """Verification of addresses on the parent interface."""
 
     verify_interval_s: float = 300.0  # a clear verdict is believed for so long
+    retest_s: float = 60.0  # an address that a stranger uses is tested again after this, and ever more rarely
     watch: Literal["ebpf", "packet", "off"] = "ebpf"  # the best watcher to try
 
 

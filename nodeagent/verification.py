@@ -85,6 +85,7 @@ class Verification:
         *,
         domain: str,
         interval_s: float,
+        retest_s: float,
     ) -> None:
         self._prober = prober
         self._stock = stock
@@ -95,7 +96,9 @@ class Verification:
         self._mac_of = mac_of
         self._tell = tell
         self._domain = domain
-        self._verifier = Verifier(prober, clock, self._on_verdict, interval_s=interval_s, profile=FAST)
+        self._verifier = Verifier(
+            prober, clock, self._on_verdict, interval_s=interval_s, profile=FAST, retest_s=retest_s
+        )
         self._watcher: Watcher | None = None
         self._tracked: set[SlotId] = set()
         self._live: dict[SlotId, _Live] = {}

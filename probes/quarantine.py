@@ -29,11 +29,12 @@ class Quarantine:
     next_test: float
     gap_s: float = FIRST_RETEST_S
     clear: int = 0
+    first_s: float = FIRST_RETEST_S
 
     @classmethod
-    def begin(cls, address: Address, evidence: Evidence, now: float) -> Quarantine:
-        """Hold `address` back from `now` on."""
-        return cls(address, evidence, now, now + FIRST_RETEST_S)
+    def begin(cls, address: Address, evidence: Evidence, now: float, first_s: float = FIRST_RETEST_S) -> Quarantine:
+        """Hold `address` back from `now` on; the first re-test is `first_s` later, and so is each one after silence."""
+        return cls(address, evidence, now, now + first_s, gap_s=first_s, first_s=first_s)
 
     def due(self, now: float) -> bool:
         return now >= self.next_test
@@ -47,7 +48,7 @@ class Quarantine:
         if verdict.state is State.CLEAR:
             if self.clear + 1 >= CLEAR_NEEDED:
                 return None
-            return replace(self, clear=self.clear + 1, gap_s=FIRST_RETEST_S, next_test=now + FIRST_RETEST_S)
+            return replace(self, clear=self.clear + 1, gap_s=self.first_s, next_test=now + self.first_s)
         if verdict.state is State.TAKEN and verdict.evidence is not None:
             gap = min(self.gap_s * 2, LAST_RETEST_S)
             return replace(self, evidence=verdict.evidence, clear=0, gap_s=gap, next_test=now + gap)
@@ -55,4 +56,4 @@ class Quarantine:
 
     def seen_again(self, evidence: Evidence, now: float) -> Quarantine:
         """The watcher saw the address used again: any silence so far is void."""
-        return replace(self, evidence=evidence, clear=0, next_test=max(self.next_test, now + FIRST_RETEST_S))
+        return replace(self, evidence=evidence, clear=0, next_test=max(self.next_test, now + self.first_s))

@@ -14,7 +14,7 @@ from adapters.clock import Clock
 from ipam.addresses import Address
 from probes.prober import Lane, Prober
 from probes.profiles import BALANCED, Profile
-from probes.quarantine import Quarantine
+from probes.quarantine import FIRST_RETEST_S, Quarantine
 from probes.verdicts import Evidence, State, Verdict
 
 MAX_TRACKED = 65_536
@@ -46,12 +46,15 @@ class Verifier:
         *,
         interval_s: float,
         profile: Profile = BALANCED,
+        retest_s: float = FIRST_RETEST_S,
     ) -> None:
+        """`retest_s`: from the first sight of a stranger to the first re-test."""
         self._prober = prober
         self._clock = clock
         self._on_verdict = on_verdict
         self._interval_s = interval_s
         self._profile = profile
+        self._retest_s = retest_s
         self._tracked: dict[Address, _Tracked] = {}
         self._changed = asyncio.Event()
 
@@ -132,7 +135,7 @@ class Verifier:
         if known.quarantine is not None:
             known.quarantine = known.quarantine.after(verdict, now)
         elif verdict.state is State.TAKEN and verdict.evidence is not None:
-            known.quarantine = Quarantine.begin(verdict.address, verdict.evidence, now)
+            known.quarantine = Quarantine.begin(verdict.address, verdict.evidence, now, self._retest_s)
         if verdict.state is State.UNKNOWN:
             # Keep the last thing really known; an unknown verdict is reported but replaces nothing that is still true.
             known.due, known.retry_s = now + known.retry_s, min(known.retry_s * 2, LAST_RETRY_S)

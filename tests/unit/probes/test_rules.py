@@ -84,6 +84,16 @@ def test_a_use_seen_on_the_wire_voids_earlier_silence() -> None:
     assert again.after(Verdict(V4, State.CLEAR, 130.0), 130.0) is not None
 
 
+def test_the_first_retest_is_when_the_administrator_says() -> None:
+    held: Quarantine | None = Quarantine.begin(V4, EVIDENCE, 0.0, 2.0)
+    assert held is not None and not held.due(1.9) and held.due(2.0)
+    held = held.after(Verdict(V4, State.TAKEN, 2.0, EVIDENCE), 2.0)
+    assert held is not None and held.next_test == 6.0
+    held = held.after(Verdict(V4, State.CLEAR, 6.0), 6.0)
+    assert held is not None and held.next_test == 8.0
+    assert held.after(Verdict(V4, State.CLEAR, 8.0), 8.0) is None
+
+
 def test_an_older_clear_verdict_does_not_end_a_quarantine() -> None:
     held = Quarantine.begin(V4, EVIDENCE, 100.0)
     assert held.after(Verdict(V4, State.CLEAR, 99.0), 101.0) is held
