@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cli.cluster import FINISHED, Cluster
+from cli.cluster import FINISHED, Cluster, Holding
 from cli.output import Record
 from cli.words import count
 from crds.convert import ordinals
@@ -74,7 +74,7 @@ def facts_of(cluster: Cluster, sets: Sequence[StatefulSet] | None) -> Facts:
         allocations=tuple(
             Allocation(holding.slot, nodes.get(holding.node, NodeRef(holding.node, "")), holding.uid, holding.interface)
             for holding in cluster.holdings
-            if holding.alive and holding.pool
+            if holding.alive and holding.pool and not is_adopted(cluster, holding)
         ),
         endpoints=tuple(
             EndpointAddress(holding.slot, holding.namespace, holding.name, holding.uid) for holding in cluster.holdings
@@ -87,6 +87,15 @@ def facts_of(cluster: Cluster, sets: Sequence[StatefulSet] | None) -> Facts:
         wall=cluster.wall,
         quiet=sets is not None,
     )
+
+
+def is_adopted(cluster: Cluster, holding: Holding) -> bool:
+    """Whether the address was taken over from another IPAM: pinned to this very pod, and in nobody's lease, since no agent gave it out."""
+    block = cluster.blocks.get(holding.slot.page)
+    pin = block.pin_at(holding.slot.value - holding.slot.page.base) if block else None
+    if block is None or pin is None or pin.holder is None:
+        return False
+    return pin.holder.pod_uid == holding.uid and not block.leased & holding.slot.bit
 
 
 def _living(cluster: Cluster, sets: Sequence[StatefulSet]) -> frozenset[PinOwner]:

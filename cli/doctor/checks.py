@@ -12,6 +12,7 @@ from cli.words import count, some
 OK, WARN, FAIL = "ok", "warn", "fail"
 LEAST_SERVER = (1, 32)  # the CEL libraries that the CRDs' rules use
 LEAST_KERNEL = (5, 10)
+LEAST_STATE_BYTES = 64 << 20
 
 
 class Line(Record):
@@ -46,6 +47,7 @@ class HostFacts:
     """What this machine tells. `thresholds`: family → gc_thresh1, 2, 3. `plugins`: files of /opt/cni/bin.
 
     `conflists`: file of /etc/cni/net.d → why it is broken, "" if it is not. `neighbours`: family → addresses that pods have.
+    `bpffs`: whether /sys/fs/bpf is mounted. `state_free_bytes`: room for the agent's journal; None if its folder does not exist.
     """
 
     kernel: str
@@ -55,6 +57,8 @@ class HostFacts:
     uses_nephila: Sequence[str] = ()
     socket: bool = False
     neighbours: Mapping[int, int] = field(default_factory=dict)
+    bpffs: bool = True
+    state_free_bytes: int | None = None
 
 
 def _ok(what: str, text: str) -> Line:
@@ -135,7 +139,7 @@ def host_lines(facts: HostFacts) -> tuple[Line, ...]:
     """Judgements on this machine."""
     lines = [_kernel(facts.kernel)]
     lines += [_neighbours(family, facts) for family in sorted(facts.thresholds)]
-    lines += [*_plugins(facts), *_conflists(facts)]
+    lines += [*_plugins(facts), *_conflists(facts), _bpf(facts.bpffs), _state(facts.state_free_bytes)]
     if facts.socket:
         lines.append(_ok("agent socket", "present"))
     else:
@@ -161,6 +165,22 @@ def _neighbours(family: int, facts: HostFacts) -> Line:
     if wanted * 2 > limit:
         return _line(WARN, what, text, fix)
     return _ok(what, text)
+
+
+def _bpf(mounted: bool) -> Line:  # noqa: FBT001  # a fact, not a switch
+    if mounted:
+        return _ok("eBPF", "/sys/fs/bpf is mounted")
+    text = "/sys/fs/bpf is not mounted: frames are watched by packet sockets, which costs more"
+    return _line(WARN, "eBPF", text, "mount -t bpf bpf /sys/fs/bpf")
+
+
+def _state(free_bytes: int | None) -> Line:
+    if free_bytes is None:
+        return _line(WARN, "state folder", "no /var/lib/nephila", "has the agent ever run on this node?")
+    text = f"/var/lib/nephila has {free_bytes >> 20} MiB left"
+    if free_bytes < LEAST_STATE_BYTES:
+        return _line(FAIL, "state folder", text, "make room: without its journal an agent hands out nothing")
+    return _ok("state folder", text)
 
 
 def _plugins(facts: HostFacts) -> list[Line]:

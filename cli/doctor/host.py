@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from cli.explain.networks import ipam_defaults
 from ipam.errors import NephilaError
 
 CONF_DIR, BIN_DIR, SOCKET = "etc/cni/net.d", "opt/cni/bin", "run/nephila/nephila.sock"
+STATE_DIR = "var/lib/nephila"
 MAX_CONF_BYTES = 1 << 20
 
 
@@ -33,7 +35,13 @@ def read_host(root: Path, neighbours: dict[int, int]) -> HostFacts:
         uses_nephila=using,
         socket=(root / SOCKET).exists(),
         neighbours=neighbours,
+        bpffs=_is_bpffs(proc / "mounts"),
+        state_free_bytes=shutil.disk_usage(root / STATE_DIR).free if (root / STATE_DIR).is_dir() else None,
     )
+
+
+def _is_bpffs(mounts: Path) -> bool:
+    return any(line.split()[1:3] == ["/sys/fs/bpf", "bpf"] for line in _text(mounts).splitlines())
 
 
 def _thresholds(proc: Path) -> dict[int, tuple[int, ...]]:

@@ -28,6 +28,7 @@ class NodeRow(Record):
     open_recalls: int
     conflicts: int
     probe: str
+    probe_reason: str
     version: str
     parent: str
 
@@ -45,6 +46,7 @@ NODE_COLUMNS: tuple[Column[NodeRow], ...] = (
     Column("RECALLS", lambda row: row.open_recalls, wide=True),
     Column("CONFLICTS", lambda row: row.conflicts),
     Column("PROBE", lambda row: row.probe),
+    Column("PROBE-REASON", lambda row: row.probe_reason, wide=True),
     Column("PARENT", lambda row: row.parent, wide=True),
     Column("VERSION", lambda row: row.version, wide=True),
 )
@@ -79,6 +81,7 @@ def _row(cluster: Cluster, name: str, leased: int) -> NodeRow:
         open_recalls=sum(1 for recall in mailbox.spec.recalls if recall.id not in answered) if mailbox else 0,
         conflicts=len(status.conflicts) if status else 0,
         probe=probe.mode if probe is not UNSET else "",
+        probe_reason=probe.reason if probe is not UNSET else "",
         version=status.version if status else "",
         parent=status.parent if status else "",
     )

@@ -29,6 +29,7 @@ HOST = HostFacts(
     uses_nephila=("10-net.conflist",),
     socket=True,
     neighbours={4: 100, 6: 0},
+    state_free_bytes=1 << 30,
 )
 
 
@@ -73,6 +74,9 @@ def test_what_is_wrong_with_a_cluster(facts: ClusterFacts, level: str, what: str
         (replace(HOST, plugins=None), "fail", "CNI plugins", "node"),
         (replace(HOST, conflists={"x.conf": "not JSON"}), "fail", "CNI configuration", "correct"),
         (replace(HOST, conflists={}), "fail", "CNI configuration", "install"),
+        (replace(HOST, bpffs=False), "warn", "eBPF", "mount -t bpf"),
+        (replace(HOST, state_free_bytes=None), "warn", "state folder", "ever run"),
+        (replace(HOST, state_free_bytes=1 << 20), "fail", "state folder", "make room"),
         (replace(HOST, socket=False), "warn", "agent socket", "agent's pod"),
     ],
 )
@@ -90,6 +94,8 @@ def test_a_node_is_read_from_its_file_system(tmp_path: Path) -> None:
         ("etc/cni/net.d", "README", "no configuration"),
         ("opt/cni/bin", "nephila", ""),
         ("proc/sys/kernel", "osrelease", "6.1.0\n"),
+        ("proc", "mounts", "none /sys/fs/bpf bpf rw 0 0\n"),
+        ("var/lib/nephila", "journal", ""),
         *(("proc/sys/net/ipv4/neigh/default", f"gc_thresh{n}", f"{n}28\n") for n in (1, 2, 3)),
     ):
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
@@ -104,6 +110,8 @@ def test_a_node_is_read_from_its_file_system(tmp_path: Path) -> None:
     assert facts.conflists["20-b.conf"].startswith("not JSON")
     assert "README" not in facts.conflists
     assert not facts.socket
+    assert facts.bpffs
+    assert facts.state_free_bytes is not None
 
 
 def test_lines_show_the_fix_below_the_finding() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from cli.cluster import Cluster
 from cli.failures import CliError
+from cli.fsck import check
 from cli.migrate.command import plan_text, write
 from cli.migrate.planning import Planned, merged, plan
 from crds.blocks import block_from_wire
@@ -95,6 +96,12 @@ def test_planning_and_writing_again_changes_nothing(spider: Site) -> None:
     again = applied(spider)
     assert (again.plan.adopted, again.plan.present) == ((), 2)
     assert block(spider, "ip4-10-6-0-0") == before
+
+
+def test_an_adopted_cluster_is_consistent_and_an_unadopted_one_is_not(spider: Site) -> None:
+    assert {item.invariant for item in check(spider.cluster())} == {"I2"}
+    applied(spider)
+    assert check(spider.cluster()) == ()
 
 
 def test_the_pin_of_a_plain_pod_ends_when_the_pod_is_gone(spider: Site) -> None:
