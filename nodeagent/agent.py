@@ -35,7 +35,7 @@ from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, Node
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
-from nodeagent.pins import Pins
+from nodeagent.pins import Pins, not_probed_yet
 from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
@@ -126,6 +126,8 @@ class Agent:
             self.needs.clean_gateway,
         )
         self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
+        if ports.segment is not None:
+            self.pins.is_silent = not_probed_yet  # until the segment is open
         if ports.segment is not None:
             self.pins.is_silent = _not_probed_yet  # until the segment is open
         self.verbs = Verbs(

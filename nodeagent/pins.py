@@ -49,6 +49,11 @@ IsSilent: TypeAlias = Callable[[SlotId], Awaitable[bool]]
 """A full probe: True if nobody on the wire answers for the address."""
 
 
+async def not_probed_yet(_slot: SlotId) -> bool:
+    """Stands in for the probe until it can be made."""
+    return False
+
+
 def identity_of(pod: Pod, interface: str) -> PinOwner | None:
     """Whose address this is: that of a pod of a native StatefulSet, whoever owns that. None if nobody's in particular."""
     owner = top_owner(as_owner(pod), owner_references(pod), {})

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent.parent
-TESTS = ("tests/compat",)
+TESTS = ("tests/compat", "tests/unit/leader/test_nodes.py", "tests/unit/observability/test_metrics.py")
 
 
 def main() -> int:

@@ -155,7 +155,7 @@ async def test_the_api_server_is_away(lab: Lab) -> None:
         await eventually(lambda: agent.outbox.depth == 0, timeout_s=15.0)
 
 
-@pytest.mark.case("G00009", "R00006")
+@pytest.mark.case("R00006")
 async def test_a_node_that_is_out_of_service_gives_way(lab: Lab) -> None:
     """A StatefulSet pod gets its address elsewhere once an administrator vouches for the dead node; others never wait for it."""
     await _pool(lab, 40)

@@ -64,6 +64,7 @@ async def dead_node_with_a_pod(lab: Lab) -> tuple[str, int]:
         return address, await leased(lab, "n1")
 
 
+@pytest.mark.case("G00009")
 async def test_free_slots_of_a_dead_node_are_taken_and_the_living_pods_address_is_not(lab: Lab) -> None:
     address, before = await dead_node_with_a_pod(lab)
     heard = Heard()

@@ -72,6 +72,7 @@ async def test_debug_names_come_only_when_asked_for(tmp_path: Path) -> None:
     assert not wanted & plain and wanted <= debug
 
 
+@pytest.mark.case("K00001")
 async def test_the_values_are_those_of_the_state_that_decides(tmp_path: Path) -> None:
     lab = Lab()
     await lab.namespace()
