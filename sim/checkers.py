@@ -36,6 +36,9 @@ class Violation(Exception):
         self.message = message
         self.at = at
 
+    def __reduce__(self) -> tuple[type[Violation], tuple[str, str, float]]:
+        return Violation, (self.invariant, self.message, self.at)
+
 
 @dataclass
 class Released:
@@ -105,7 +108,7 @@ class Checker:
         if released is None or released.pod_uid == pod_uid or self._world.faults.has("clock-step"):
             return
         rested = self._world.loop.time() - released.at
-        if rested < self._world.plan.lease.cooldown_s / FASTEST - ROUNDING_S:
+        if rested < self._world.plan.lease.cooldown_floor_s / FASTEST - ROUNDING_S:
             self.fail("cooldown", f"{slot} was given out again after {rested:.2f} s")
 
     def reloaded(self, machine: Machine) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 WALL_EPOCH = 1_700_000_000.0
 BOOT_OFFSET = 1_000.0  # a machine has been up for a while when a run begins
+TICK_S = 1e-6  # the shortest sleep: a rest lost to rounding would not move time at all
 
 
 class SimClock:
@@ -27,7 +28,10 @@ class SimClock:
         return self._wall + self._loop.time()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(max(seconds, 0.0) / self._rate)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        await asyncio.sleep(max(seconds / self._rate, TICK_S))
 
     def step_wall(self, seconds: float) -> None:
         self._wall += seconds

@@ -13,12 +13,13 @@ import contextlib
 import heapq
 import itertools
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import Context, ContextVar, copy_context
 from typing import Any, NoReturn, TypeVar
 
 R = TypeVar("R")
 MAX_STEPS_AT_ONCE = 100_000
+STEP_S = 1e-7  # code takes time: a deadline that rounding leaves a hair ahead of now is reached
 
 
 class Deadlock(Exception):
@@ -72,6 +73,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._numbers = itertools.count()
         self._halted = False
         self.steps = 0
+        self._step_limit = MAX_STEPS_AT_ONCE
         self.set_exception_handler(lambda _loop, _context: None)  # what a dead process leaves behind is nobody's concern
 
     # Time and scheduling
@@ -128,7 +130,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._timers.clear()
         asyncio._set_running_loop(self)
         try:
-            with contextlib.suppress(Deadlock):
+            with contextlib.suppress(Deadlock, Livelock):
                 while True:
                     self._turn()
         finally:
@@ -137,10 +139,9 @@ class SimLoop(asyncio.BaseEventLoop):
     def _turn(self) -> None:
         """Everything that is ready now; then time moves on."""
         queue = self._queue
-        limit = self.steps + MAX_STEPS_AT_ONCE
         while queue:
-            if self.steps > limit:
-                raise Livelock(f"{MAX_STEPS_AT_ONCE} steps without time passing; next: {queue[0]!r}")
+            if self.steps > self._step_limit:
+                raise Livelock(f"{MAX_STEPS_AT_ONCE} steps without time passing; ready: {self._busy()}")
             handle = queue.popleft()
             if handle._cancelled:  # type: ignore[attr-defined]
                 continue
@@ -149,6 +150,7 @@ class SimLoop(asyncio.BaseEventLoop):
                 process.parked.append(handle)
                 continue
             self.steps += 1
+            self._virtual += STEP_S
             handle._run()
             if self._halted:
                 return
@@ -156,11 +158,22 @@ class SimLoop(asyncio.BaseEventLoop):
             heapq.heappop(self._timers)
         if not self._timers:
             raise Deadlock
-        self._virtual = max(self._virtual, self._timers[0].when())
+        if self._timers[0].when() > self._virtual:
+            self._virtual = self._timers[0].when()
+            self._step_limit = self.steps + MAX_STEPS_AT_ONCE
         while self._timers and self._timers[0].when() <= self._virtual:
             timer = heapq.heappop(self._timers)
             if not timer._cancelled:  # type: ignore[attr-defined]
                 queue.append(timer)
+
+    def _busy(self) -> str:
+        """Which coroutines are ready, for the reader of a livelock."""
+        found = set()
+        for handle in itertools.islice(self._queue, 50):
+            task = getattr(handle._callback, "__self__", None)  # type: ignore[attr-defined]
+            if isinstance(task, asyncio.Task):
+                found.add(" > ".join(_awaiting(task.get_coro())))
+        return "; ".join(sorted(found))
 
     # What a simulated process must not do
 
@@ -181,14 +194,21 @@ class SimLoop(asyncio.BaseEventLoop):
         process.parked.clear()
 
 
+def _awaiting(coroutine: Any) -> Iterator[str]:
+    """From the task's coroutine down to what it waits in."""
+    while coroutine is not None and getattr(coroutine, "cr_frame", None) is not None:
+        yield f"{coroutine.__qualname__}:{coroutine.cr_frame.f_lineno}"
+        coroutine = coroutine.cr_await
+
+
 def run(main: Coroutine[Any, Any, R], loop: SimLoop | None = None) -> R:
     """Run one coroutine on a fresh virtual loop (or the given one) to its end."""
     loop = loop or SimLoop()
     asyncio.set_event_loop(loop)
     try:
         result: R = loop.run_until_complete(main)
-        loop.drain()
         return result
     finally:
+        loop.drain()
         asyncio.set_event_loop(None)
         loop.close()

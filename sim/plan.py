@@ -72,8 +72,8 @@ class Plan:
         lease = LeaseSettings(
             heartbeat_s=heartbeat,
             lease_s=heartbeat * source.choice((3, 5)),
-            cooldown_s=source.choice((3.0, 6.0, 12.0)),
-            cooldown_floor_s=2.0,
+            cooldown_s=source.choice((4.0, 6.0, 12.0)),
+            cooldown_floor_s=3.0,
             wait_s=8.0,
             leak_confirm_s=source.choice((3.0, 8.0)),
         )

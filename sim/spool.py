@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import total_ordering
 
 from nodeagent.wire import HttpRequest
@@ -44,8 +45,8 @@ class SpoolDirectory:
         self._number += 1
         self.files[f"{int(boottime * 1e9):020d}-{self._number}.del"] = raw(request)
 
-    def glob(self, _pattern: str) -> Iterator[SpoolFile]:
-        return iter([SpoolFile(self, name) for name in self.files if name.endswith(".del")])
+    def glob(self, pattern: str) -> Iterator[SpoolFile]:
+        return iter([SpoolFile(self, name) for name in self.files if fnmatchcase(name, pattern)])
 
 
 def raw(request: HttpRequest) -> bytes:

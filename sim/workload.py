@@ -33,7 +33,8 @@ class Workload:
             "pool-edit": self._edit_pool,
             "node-recreate": self._recreate_node,
             "upgrade": self._upgrade,
-            "foreign-claim": lambda _source: None,
+            "leader-crash": self._crash_leader,
+            "leader-pause": self._pause_leader,
         }
 
     # The hostile phase ---------------------------------------------------------------------------------------------------------------
@@ -66,6 +67,9 @@ class Workload:
         world.trace("repaired")
         for task in list(self._tasks):
             task.cancel()
+        for candidate in world.candidates:
+            if candidate.process is not None:
+                world.loop.thaw(candidate.process)
         for name, machine in world.machines.items():
             machine.link.heal()
             if machine.running is not None:
@@ -84,7 +88,7 @@ class Workload:
 
     def _trim(self) -> None:
         alive = [pod for pod in self.world.pods() if not pod.deleting]
-        while kind := self.world.plan.room([pod.name for pod in alive], leader=False):
+        while kind := self.world.plan.room([pod.name for pod in alive], leader=True):
             victim = next(pod for pod in alive if pod.name.startswith(f"{kind}-"))
             alive.remove(victim)
             self.world.delete_pod(victim)
@@ -153,6 +157,9 @@ class Workload:
         if machine.up:
             orphans = self.world.kubelets[machine.name].power_lost()
             machine.lose_power()
+            for candidate in self.world.candidates:
+                if candidate.machine is machine:
+                    candidate.kill()
             self.world.checker.reloaded(machine)
             machine.orphans = orphans
             self._start(self._come_back(machine, source.choice((2.0, 10.0, 40.0))))
@@ -164,7 +171,22 @@ class Workload:
     def _boot(self, machine: Machine) -> None:
         if not machine.up:
             machine.boot()
+            for candidate in self.world.candidates:
+                if candidate.machine is machine:
+                    candidate.start()
             self.world.kubelets[machine.name].booted(machine.orphans)
+
+    def _crash_leader(self, source: random.Random) -> None:
+        candidate = source.choice(self.world.candidates)
+        candidate.kill()
+        candidate.restart(source.choice((0.5, 3.0, 20.0)))
+
+    def _pause_leader(self, source: random.Random) -> None:
+        """Past its lease and back: it believes that it still leads."""
+        process = source.choice(self.world.candidates).process
+        if process is not None and not process.frozen:
+            self.world.loop.freeze(process)
+            self.world.loop.call_later(source.choice((2.0, 12.0, 40.0)), self.world.loop.thaw, process)
 
     def _pause(self, source: random.Random) -> None:
         machine = self._machine(source)

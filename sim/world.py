@@ -26,7 +26,8 @@ from sim.checkers import Checker, Violation
 from sim.clock import SimClock
 from sim.faults import Faults
 from sim.kubelet import Kubelet
-from sim.loop import SimLoop, run
+from sim.leading import Candidate
+from sim.loop import Deadlock, Livelock, SimLoop, run
 from sim.machine import Machine
 from sim.plan import Plan
 from sim.quiet import picture, unfinished
@@ -79,6 +80,8 @@ class World:
         self.wire = Wire(self.checker.doubled)
         self.machines = {name: Machine(self, name, self.plan.lease) for name in self.plan.nodes}
         self.kubelets |= {name: Kubelet(self, machine) for name, machine in self.machines.items()}
+        # The candidates live on the first two machines and die with them.
+        self.candidates = [Candidate(self, machine) for machine in list(self.machines.values())[:2]]
         self.workload = Workload(self)
 
     # What parts ask ------------------------------------------------------------------------------------------------------------------
@@ -170,6 +173,8 @@ class World:
         for name, machine in self.machines.items():
             self.create_node(name)
             machine.start_agent()
+        for candidate in self.candidates:
+            candidate.start()
         self.hostile = True
         await self.workload.run(self.plan.hostile_s)
         self.hostile = False
@@ -198,6 +203,8 @@ class World:
     def end(self) -> None:
         """Nothing that unwinds from here on may have an effect, or be traced."""
         self.over = True
+        for candidate in self.candidates:
+            candidate.kill()
         for machine in self.machines.values():
             machine.lose_power()
 
@@ -232,6 +239,9 @@ def simulate(seed: int, *, without: Collection[str] = (), tracing: bool = False)
             world.end()
         return None
 
-    found = run(main(), loop)
+    try:
+        found = run(main(), loop)
+    except (Livelock, Deadlock) as error:
+        found = Violation(type(error).__name__.lower(), str(error), loop.time())
     assert world is not None
     return world.outcome(found)
