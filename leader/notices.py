@@ -13,7 +13,7 @@ LEADER_NOTICES = by_reason(
             WARNING,
             ("SpiderIPPool",),
             "No address of the pool is left; the note says which nodes hold how many.",
-            "`nephila pools NAME`; enlarge the pool or add one",
+            "`nephila pools -o wide`; enlarge the pool or add one",
         ),
         Notice(
             "PoolOverlaps",
