@@ -135,7 +135,6 @@ class Leader:
             kicks = self._kicks(reign, workloads)
             sight.kicks.append(kicks)
             try:
-                await reign.consistency.work()
                 self.reign = reign
                 log.info("reign_began", term=authority.term, blocks=len(sight.blocks), nodes=len(sight.mailboxes))
                 async with asyncio.TaskGroup() as loops:
@@ -156,7 +155,7 @@ class Leader:
             endpoints=Endpoints(sight, writer, clock, config.sweep.orphan_s, sweeps),
             pins=Pins(sight, writer, clock, config.sweep.orphan_s, sweeps),
             pools=Pools(sight, writer, clock, config.status.gap_s, statuses),
-            consistency=Consistency(sight, writer, self._ports.announcer),
+            consistency=Consistency(sight, writer, self._ports.announcer, clock),
             applications=Applications(
                 sight,
                 workloads,

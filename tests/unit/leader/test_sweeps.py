@@ -19,7 +19,7 @@ from ipam.addresses import Address, Family
 from ipam.blocks import Holder, NodeRef, PinOwner
 from ipam.slots import Page
 from tests.unit.leader.harness import Heard, leader
-from tests.unit.nodeagent.harness import Lab, add, delete
+from tests.unit.nodeagent.harness import Lab, add, delete, eventually
 
 PAGE = Page(Family.V4, Address.parse("10.6.0.0").value)
 
@@ -336,7 +336,10 @@ async def test_a_reign_begins_with_a_check_and_tells_what_is_wrong(lab: Lab) -> 
     heard = Heard()
     async with leader(lab, heard=heard) as boss:
         assert boss.reign is not None
-        assert [item.invariant for item in boss.reign.consistency.found] == ["I4"]
+        check = boss.reign.consistency
+        await eventually(lambda: bool(check.found))
+        assert [item.invariant for item in check.found] == ["I4"]
+        await eventually(lambda: bool(heard.told))
         assert any(reason == "InvariantViolated" and "I4" in note for _, reason, note in heard.told)
 
 
