@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[3]
 READY_TIMEOUT_S = 30.0
 TOKEN_LIFE_S = 86400
 DEFAULT_POOL = "default"
-# 2 cores carry three kubelets, a control plane and everything else: the shares below are those of the defaults, only shorter.
 SETTINGS: Mapping[str, object] = {"parent": settings.PARENT, "healthAddress": "127.0.0.1:5710"}
 
 
@@ -39,7 +38,8 @@ class Installation:
     """Nephila on every node of a cluster. `uninstall` is not needed before the cluster stops."""
 
     cluster: RealCluster
-    settings: Mapping[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)  # over the agent's
+    leader_settings: Mapping[str, object] = field(default_factory=dict)
     _agents: dict[str, Program] = field(default_factory=dict)
 
     async def install(self) -> None:
@@ -85,7 +85,7 @@ class Installation:
             )
         agent = {"node": node.name, **SETTINGS, "api": _api(AGENT), "leader": {"enabled": True}, **self.settings}
         (folder / "agent.yaml").write_text(yaml.safe_dump(agent, sort_keys=False))
-        leader = {"node": node.name, "api": _api(LEADER)}
+        leader = {"node": node.name, "api": _api(LEADER), **self.leader_settings}
         (folder / "leader.yaml").write_text(yaml.safe_dump(leader, sort_keys=False))
 
 

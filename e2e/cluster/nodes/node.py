@@ -19,7 +19,7 @@ RUNTIME_TIMEOUT_S = 30.0
 END_TIMEOUT_S = 15.0
 CONFLIST = "10-underlay.conflist"
 DISTRIBUTION = Path("/usr/lib/cni")
-PLUGINS = ("macvlan", "host-local", "loopback")
+PLUGINS = ("macvlan", "host-local", "loopback", "tuning")
 
 
 @dataclass(frozen=True, slots=True)
