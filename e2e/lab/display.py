@@ -86,6 +86,7 @@ def summary_panel(summary: Summary) -> Panel:
         grid.add_row("", _kinds(summary.requests.leader_by_kind))
     _add_vitals(grid, summary.vitals)
     grid.add_row("retries while an agent was down", str(summary.retries_agent_down))
+    grid.add_row("refused, as no address was to be had", str(summary.refused))
     grid.add_row("errors", str(len(summary.errors)))
     for error in summary.errors[:ERRORS_SHOWN]:
         grid.add_row("", Text(error, style="red"))

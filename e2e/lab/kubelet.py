@@ -71,9 +71,38 @@ class Kubelet:
         self._attachments = attachments
         self._was_down = was_down
         self._slots = asyncio.Semaphore(PARALLEL)
+        self._unheard: dict[str, tuple[Callable[[Object], None], Object]] | None = None
+
+    def cut_off(self) -> None:
+        """The node does not reach the API server: what is told meanwhile is heard after `reconnect`, and pods live on."""
+        self._unheard = {}
+
+    def reconnect(self) -> None:
+        """All that was missed is heard now."""
+        unheard, self._unheard = self._unheard or {}, None
+        for tell, pod in unheard.values():
+            tell(pod)
+
+    async def power_off(self) -> list[str]:
+        """The machine is gone at once: no DEL, no status, and every sandbox with it. Returns the addresses that its pods had."""
+        await self.close()
+        sandboxes = [worker.sandbox for worker in self.workers.values() if worker.sandbox is not None]
+        lost = [
+            text.partition("/")[0]
+            for worker in self.workers.values()
+            for found in worker.addresses.values()
+            for text in found
+        ]
+        self.workers.clear()
+        for sandbox in sandboxes:
+            await asyncio.to_thread(netns.delete, sandbox.netns.name)
+        return lost
 
     def observe(self, pod: Object) -> None:
         """A pod bound to this node was added or changed."""
+        if self._unheard is not None:
+            self._unheard[uid_of(pod)] = (self.observe, pod)
+            return
         worker = self.workers.get(uid_of(pod))
         if worker is None and not is_deleted(pod):
             worker = self.workers[uid_of(pod)] = PodWorker(pod)
@@ -87,6 +116,9 @@ class Kubelet:
 
     def forget(self, pod: Object) -> None:
         """The pod's object is gone, with or without our doing."""
+        if self._unheard is not None:
+            self._unheard[uid_of(pod)] = (self.forget, pod)
+            return
         worker = self.workers.get(uid_of(pod))
         if worker is not None:
             worker.stop()
@@ -248,7 +280,8 @@ class Kubelet:
         ended = time.monotonic()
         fate = Fate.OK
         if error:
-            fate = Fate.AGENT_DOWN if self._was_down(begun, ended) else Fate.FAILED
+            refused = verb == "ADD" and self._ledger.scarce
+            fate = Fate.AGENT_DOWN if self._was_down(begun, ended) else Fate.REFUSED if refused else Fate.FAILED
         call = Call(
             verb,
             sandbox.namespace,

@@ -58,6 +58,8 @@ class Lab:
 
     traces: frozenset[str]
     """The network namespaces of the nodes, for what stays in the kernel under their numbers."""
+    dead: set[str] = field(default_factory=set)
+    """Nodes that a scenario has powered off: what their journals say holds nothing."""
 
     @property
     def times(self) -> Path:
@@ -65,7 +67,11 @@ class Lab:
 
     def journals(self) -> dict[str, Path]:
         """Node → the SQLite file of its agent."""
-        return {node: agent.directory / "state" / "journal.db" for node, agent in self.agents.items()}
+        return {
+            node: agent.directory / "state" / "journal.db"
+            for node, agent in self.agents.items()
+            if node not in self.dead
+        }
 
     def save_logs(self, target: Path) -> None:
         """Copies all logs out of the run directory, for a run that failed."""

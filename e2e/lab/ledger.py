@@ -12,6 +12,7 @@ class Fate(Enum):
     AGENT_DOWN = (
         "agent down"  # failed while the lab itself had taken the node's agent away: the runtime's retry is the remedy
     )
+    REFUSED = "refused"  # failed while the scenario had made sure that no address is to be had
     FAILED = "failed"
 
 
@@ -64,6 +65,7 @@ class Ledger:
 
     calls: list[Call] = field(default_factory=list)
     given_up: list[str] = field(default_factory=list)  # pods or sandboxes whose retries were used up
+    scarce: str = ""  # why an ADD must fail now, if it must; set by scenarios
 
     def record(self, call: Call) -> None:
         self.calls.append(call)

@@ -87,6 +87,7 @@ class Summary:
     shim_add: Timing
     shim_del: Timing
     retries_agent_down: int
+    refused: int
     errors: tuple[str, ...]
     requests: Requests | None
     vitals: Vitals
@@ -156,6 +157,7 @@ def summarize(
         shim_add=timing(shim_add),
         shim_del=timing(shim_del),
         retries_agent_down=down,
+        refused=len(ledger.of("ADD", Fate.REFUSED)),
         errors=tuple(ledger.errors()),
         requests=tally.requests,
         vitals=tally.vitals,

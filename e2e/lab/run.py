@@ -21,6 +21,7 @@ from e2e.lab.servers import ServerName
 
 RUN_TIMEOUT_S = 600.0
 PINGING_PODS = 60
+POLL_S = 0.1
 FAILED_LOGS = Path(__file__).resolve().parents[2] / "build" / "lab" / "failed"
 
 
@@ -78,6 +79,15 @@ class Run:
             finding.problems += pings.lost
             finding.note = f"{len(pods)} pods, {sum(len(pod.addresses) for pod in pods)} addresses, {pings.sent} pings"
         return pods
+
+    async def until(self, met: Callable[[], Awaitable[bool]], timeout_s: float, what: str) -> float:
+        """Asks ten times a second; returns the seconds it took. Raises TimeoutError saying `what` did not happen."""
+        begun = time.monotonic()
+        for _ in range(int(timeout_s / POLL_S)):
+            if await met():
+                return time.monotonic() - begun
+            await asyncio.sleep(POLL_S)
+        raise TimeoutError(f"not within {timeout_s:.0f} s: {what}")
 
     async def requests(self) -> Requests:
         """What the server has counted so far; nothing if it does not count."""
