@@ -1,11 +1,14 @@
-"""Ends pins whose identity is gone for good: a StatefulSet that was deleted, or scaled down below the pod's ordinal."""
+"""Ends pins whose identity is gone for good.
+
+A StatefulSet that was deleted, or scaled down below the pod's ordinal; a plain pod whose address was adopted (`nephila migrate`) and that is gone.
+"""
 
 from __future__ import annotations
 
 import structlog
 
 from adapters.clock import Clock
-from crds.core import STATEFUL_SET
+from crds.core import POD, STATEFUL_SET
 from ipam import lease, owners
 from ipam.blocks import Block, NodeRef, PinOwner
 from ipam.errors import BadValue
@@ -17,7 +20,7 @@ from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
 
-STATEFUL = "StatefulSet"  # owners of other kinds are ended by whoever made them: what they want is not known here
+STATEFUL, PLAIN = "StatefulSet", "Pod"  # owners of other kinds are ended by whoever made them: what they want is not known here
 
 
 class Pins:
@@ -37,7 +40,7 @@ class Pins:
             (block.page, pin.slot, pin.owner)
             for block in self._sight.ledger.blocks()
             for pin in block.pins
-            if pin.owner.kind == STATEFUL and not self._is_wanted(pin.owner)
+            if pin.owner.kind in (STATEFUL, PLAIN) and not self._is_wanted(pin.owner)
         }
         self._suspected = {key: self._suspected.get(key, now) for key in gone}
         for key, since in sorted(self._suspected.items(), key=lambda item: (item[1], item[0][0], item[0][1])):
@@ -45,12 +48,22 @@ class Pins:
                 await self._unpin(*key)
 
     def _is_wanted(self, owner: PinOwner) -> bool:
+        if owner.kind == PLAIN:
+            return self._sight.has_pod(owner.uid)
         name = set_of(owner)
         return is_wanted(self._sight.sets.get(name, owner.namespace), owner.name, name)
 
-    async def _unpin(self, page: Page, slot: int, owner: PinOwner) -> None:
+    async def _is_wanted_now(self, owner: PinOwner) -> bool:
+        """The last look, at the truth and not at copies of it. Raises StoreError."""
+        if owner.kind == PLAIN:
+            pod = await self._writer.store.get(POD, owner.name, owner.namespace)
+            return pod is not None and pod.uid == owner.uid
         name = set_of(owner)
-        if name and is_wanted(await self._writer.store.get(STATEFUL_SET, name, owner.namespace), owner.name, name):
+        stored = await self._writer.store.get(STATEFUL_SET, name, owner.namespace) if name else None
+        return bool(name) and is_wanted(stored, owner.name, name)
+
+    async def _unpin(self, page: Page, slot: int, owner: PinOwner) -> None:
+        if await self._is_wanted_now(owner):
             return
 
         def decide(block: Block) -> Block:

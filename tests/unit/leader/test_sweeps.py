@@ -183,6 +183,23 @@ async def test_a_pin_whose_holder_may_live_is_left_to_its_node(lab: Lab) -> None
         assert await pins(lab) == 1
 
 
+async def test_an_adopted_address_of_a_plain_pod_ends_with_that_pod(lab: Lab) -> None:
+    pod = await lab.pod("adopted", "n1")
+    node = NodeRef("n1", "")
+    owner = PinOwner("Pod", "default", "adopted", "eth0", pod.uid)
+    block = lease.pin(lease.claim(lease.new_block(PAGE, 7), node, 0b100), node, 2, owner, Holder("n1", pod.uid))
+    await lab.store.create(IP_BLOCK, block_to_wire(lease.give_back(block, node, 0b100)))
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await pins(lab) == 1
+        await lab.store.delete(POD, "adopted", namespace="default")
+
+        async def gone() -> bool:
+            return not await pins(lab)
+
+        await until(gone)
+
+
 # Pools -----------------------------------------------------------------------------------------------------------------------------------
 
 
