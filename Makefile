@@ -10,7 +10,7 @@ help: ## List the targets
 
 .PHONY: setup
 setup: ## Install Debian packages and the virtual environment
-	@tools/bootstrap core ebpf
+	@tools/bootstrap core ebpf browser
 
 .PHONY: check
 check: setup ## Formatting, lint, types, import layers, generated files
@@ -19,6 +19,8 @@ check: setup ## Formatting, lint, types, import layers, generated files
 	$(PY) -m mypy
 	.venv/bin/lint-imports
 	$(PY) -m crds.generate --check
+	$(PY) -m e2e.reference --check
+	$(PY) tools/module_map.py --check
 
 .PHONY: format
 format: setup ## Format the code
@@ -26,8 +28,10 @@ format: setup ## Format the code
 	$(PY) -m ruff check --fix .
 
 .PHONY: generate
-generate: setup ## Write the CRD YAML from the typed models
+generate: setup ## Write what is generated: CRDs, policies, reference pages
 	$(PY) -m crds.generate
+	$(PY) -m e2e.reference
+	$(PY) tools/module_map.py
 
 .PHONY: shim
 shim: setup ## Build the static CNI binary
@@ -38,12 +42,8 @@ test: shim ## All tests that run without a cluster
 	$(PY) -m pytest -n 2 -m "not cluster" tests
 
 .PHONY: lab
-lab: setup ## The whole story in network namespaces; SCENARIO=name, NODES=n, JSON=1 (needs root)
-	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(JSON),--json)
-
-.PHONY: lab
-lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, API=embedded|real, JSON=1)
-	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(API),--api $(API)) $(if $(JSON),--json)
+lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NODES=n, API=embedded|real, JSON=1)
+	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(API),--api $(API)) $(if $(JSON),--json)
 
 .PHONY: e2e
 e2e: shim ## The real control plane: contract suites, cluster tests and the lab's story on it
