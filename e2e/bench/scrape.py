@@ -44,7 +44,7 @@ def scrape(
     pools: Annotated[int, typer.Option(min=1, max=100, help="pools that share them")] = 4,
     rounds: Annotated[int, typer.Option(min=5)] = 200,
 ) -> None:
-    """Allocate, then scrape again and again; prints milliseconds and bytes."""
+    """Allocate, then scrape again and again; prints milliseconds of processor time (others on this machine do not count) and bytes."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     times, size, held = asyncio.run(measure(allocations, pools, rounds))
     p99 = statistics.quantiles(times, n=100)[98]
@@ -52,12 +52,12 @@ def scrape(
         f"{held} allocations, {pools} pools: scrape p50 {statistics.median(times):.2f} ms, p99 {p99:.2f} ms, "
         f"max {max(times):.2f} ms; {size} bytes; target < {TARGET_MS:.0f} ms"
     )
-    if statistics.median(times) >= TARGET_MS:
+    if p99 >= TARGET_MS:
         raise typer.Exit(1)
 
 
 async def measure(allocations: int, pools: int, rounds: int) -> tuple[list[float], int, int]:
-    """(milliseconds of every scrape, bytes of one, addresses allocated)"""
+    """(milliseconds of processor time of every scrape, bytes of one, addresses allocated)"""
     clock = SystemClock()
     store = MemoryStore(MemoryCluster(clock))
     await _furnish(store, allocations, pools)
@@ -85,9 +85,9 @@ async def measure(allocations: int, pools: int, rounds: int) -> tuple[list[float
             size = 0
             for _ in range(rounds):
                 await asyncio.sleep(0)
-                began = time.perf_counter()
+                began = time.thread_time()
                 size = len(generate_latest(registry))
-                times.append(1000 * (time.perf_counter() - began))
+                times.append(1000 * (time.thread_time() - began))
             held = sum(agent.stock.count(pool, State.ALLOCATED) for pool in agent.stock.pools())
             return times, size, held
         finally:
