@@ -67,24 +67,36 @@ class Checker:
 
     def committed(self, machine: Machine, writes: Sequence[Write]) -> None:
         put = {_slot(w.record.family, w.record.value) for w in writes if isinstance(w, PutAttachment)}
+        dropped = set()
         for write in writes:
             if isinstance(write, DropAttachment):
-                self._dropped(machine, write, put)
+                dropped.add(self._dropped(machine, write, put))
+        known = set(self.journalled.get(machine.name, {}).values()) | dropped
         for write in writes:
             if isinstance(write, PutAttachment):
+                if _slot(write.record.family, write.record.value) not in known:
+                    self._newly_granted(machine, write)
                 self._granted(machine, write)
 
-    def _dropped(self, machine: Machine, write: DropAttachment, put: set[SlotId]) -> None:
+    def _dropped(self, machine: Machine, write: DropAttachment, put: set[SlotId]) -> SlotId | None:
         key = (write.container_id, write.family)
         slot = self.journalled.get(machine.name, {}).pop(key, None)
         pod_uid = self._pods.get(machine.name, {}).pop(key, "")
         if slot is None:
-            return
+            return None
         if slot not in put:
             self._released[slot] = Released(self._world.loop.time(), pod_uid)
         sandbox = self._world.kubelets[machine.name].sandboxes.get(write.container_id)
         if sandbox is not None and sandbox.live and not sandbox.delete_sent:
             self.fail("I5", f"{slot} of {sandbox} was freed while its sandbox lives and no DEL was sent")
+        return slot
+
+    def _newly_granted(self, machine: Machine, write: PutAttachment) -> None:
+        """Whatever a node believes: at the moment of the grant the API server must hold its lease of the slot."""
+        slot = _slot(write.record.family, write.record.value)
+        block = self.blocks.get(slot.page.name)
+        if block is None or not self._world.is_stored(block) or not self._is_leased_to(slot, machine.name):
+            self.fail("I2", f"{slot} was granted on {machine.name}, which holds no lease of it")
 
     def _granted(self, machine: Machine, write: PutAttachment) -> None:
         record = write.record
@@ -110,6 +122,16 @@ class Checker:
         rested = self._world.loop.time() - released.at
         if rested < self._world.plan.lease.cooldown_floor_s / FASTEST - ROUNDING_S:
             self.fail("cooldown", f"{slot} was given out again after {rested:.2f} s")
+
+    def killed(self, machine: Machine) -> None:
+        """kill -9: what the journal file holds must cover every sandbox that lives (I3)."""
+        kept = {
+            (r.container_id, r.family): _slot(r.family, r.value) for r in machine.disk.tables().attachments.values()
+        }
+        for sandbox in self._world.kubelets[machine.name].sandboxes.values():
+            for slot in sandbox.addresses:
+                if sandbox.live and not sandbox.delete_sent and kept.get((sandbox.container_id, slot.family)) != slot:
+                    self.fail("I3", f"after kill -9 the journal of {machine.name} lacks {slot} of {sandbox}")
 
     def reloaded(self, machine: Machine) -> None:
         """A power loss took commits back: believe the disk, and nothing about the rest of what was lost."""

@@ -174,6 +174,10 @@ class Machine:
         self.kill_agent()
         self.restart_agent(self.random.uniform(0.5, 3.0))
 
+    def serves_another_than(self, node_uid: str) -> bool:
+        """True if the running agent believes to be on another Node object than this one."""
+        return self.running is not None and self.running.agent.keeper.me.uid not in ("", node_uid)
+
     def kill_agent(self) -> None:
         """kill -9: the journal's commits survive, nothing else does, and nobody says goodbye."""
         running, self.running = self.running, None
@@ -189,6 +193,7 @@ class Machine:
             if not reply.done():
                 reply.set_result(None)
         running.calls.clear()
+        self.world.checker.killed(self)
 
     def restart_agent(self, after_s: float) -> None:
         if self._restart is not None:

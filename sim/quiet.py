@@ -68,6 +68,8 @@ def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
         found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))
     if strange := held - leased:
         found.append(("I7", f"{min(strange)} is held by {name} without a lease"))
+    if machine.spool.files:
+        found.append(("I14", f"{len(machine.spool.files)} spooled DELs stay on {name}"))
     sandboxes = world.kubelets[name].sandboxes
     for attachment in agent.allocator.all():
         sandbox = sandboxes.get(attachment.key.container_id)

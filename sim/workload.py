@@ -76,9 +76,11 @@ class Workload:
                 world.loop.thaw(machine.running.process)
             if not machine.up:
                 self._boot(machine)
-            if world.cluster.read(NODE, ("", name)) is None:
+            entry = world.cluster.read(NODE, ("", name))
+            if entry is None:
                 world.create_node(name)
-                machine.kill_agent()
+            if machine.up and (entry is None or machine.running is None or machine.serves_another_than(entry.object.uid)):
+                machine.kill_agent()  # evicted with its Node, and started again by the DaemonSet
                 machine.restart_agent(0.5)
         for pool in world.plan.pools:
             spec = {"ips": [pool.text(pool.first, pool.last)], "disable": False}
@@ -155,7 +157,7 @@ class Workload:
     def _crash_node(self, source: random.Random) -> None:
         machine = self._machine(source)
         if machine.up:
-            orphans = self.world.kubelets[machine.name].power_lost()
+            orphans = self.world.kubelets[machine.name].power_lost()  # first: nobody uses what the journal may lose
             machine.lose_power()
             for candidate in self.world.candidates:
                 if candidate.machine is machine:

@@ -205,7 +205,8 @@ class World:
         self.over = True
         for candidate in self.candidates:
             candidate.kill()
-        for machine in self.machines.values():
+        for name, machine in self.machines.items():
+            self.kubelets[name].power_lost()
             machine.lose_power()
 
     def outcome(self, violation: Violation | None) -> Outcome:
