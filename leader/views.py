@@ -19,6 +19,10 @@ class NameMeta(WireStruct):
     deletion_timestamp: datetime | None = None
 
 
+class DatedMeta(NameMeta):
+    creation_timestamp: datetime | None = None
+
+
 class PodPlace(WireStruct):
     node_name: str = ""
     host_network: bool = False
@@ -47,6 +51,7 @@ class AddressView(WireStruct):
     ipv4_pool: str | UnsetType = UNSET
     ipv6: str | UnsetType = UNSET
     ipv6_pool: str | UnsetType = UNSET
+    mac: str | UnsetType = UNSET
 
 
 class CurrentView(WireStruct):
@@ -66,7 +71,7 @@ class EndpointView(KubeObject):
 
     api_version: str = constant(API_VERSION)
     kind: str = constant("SpiderEndpoint")
-    metadata: NameMeta = NameMeta()  # type: ignore[assignment]  # a part of ObjectMeta: see above
+    metadata: DatedMeta = DatedMeta()  # type: ignore[assignment]  # a part of ObjectMeta: see above
     status: EndpointStatusView | UnsetType = UNSET
 
 
