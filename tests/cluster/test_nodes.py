@@ -319,10 +319,16 @@ async def test_an_agent_may_not_write_another_nodes_mailbox(cluster: RealCluster
     assert (own.status, other.status) == (200, 403), other.message
 
 
-async def test_fake_nodes_stay_ready_beside_the_real_ones(cluster: RealCluster, api: Kube) -> None:
-    async with FakeNodes(cluster.plane.client(), 100) as fakes:
+async def test_two_hundred_fake_nodes_stay_ready_and_disturb_neither_leader_nor_pods(
+    cluster: RealCluster, api: Kube
+) -> None:
+    lock = "/apis/nephila.io/v1alpha1/leaderlocks/nephila"
+    term = (await api.get(lock))["spec"]["term"]
+    async with FakeNodes(cluster.plane.client(), 200) as fakes:
         await asyncio.sleep(25.0)  # longer than a node without renewals counts as alive
         assert await api.ready_nodes() == {*fakes.names, *cluster.nodes}
+        await end(api, await start(api, "beside", 6))
+        assert (await api.get(lock))["spec"]["term"] == term
     assert await api.ready_nodes() == set(cluster.nodes)
 
 

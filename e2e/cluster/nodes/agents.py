@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,6 +52,14 @@ class Installation:
         """Every node's next pod gets its address from Nephila."""
         for node in self.cluster.nodes.values():
             node.set_network(network())
+
+    async def reconfigure(self, agent_settings: Mapping[str, object]) -> None:
+        """Other settings over the agent's defaults, on every node, by a restart of each agent."""
+        self.settings = agent_settings
+        for node in self.cluster.nodes.values():
+            await self._configure(node)
+            await self._agents[node.name].kill()
+            await self.start_agent(node)
 
     def agent(self, node: str) -> Program:
         return self._agents[node]
@@ -118,19 +125,6 @@ async def status(node: Node) -> str:
     script = f"echo '{json.dumps(config)}' | CNI_COMMAND=STATUS {settings.CNI_BIN}/nephila"
     code, said = await node.run("sh", "-c", script)
     return "" if code == 0 else said or f"exit status {code}"
-
-
-async def until_held(api: Kube, count: int, *, timeout_s: float) -> float:
-    """Until the nodes' mailboxes report exactly `count` used addresses; the seconds it took. Raises ClusterFailed."""
-    begun = time.monotonic()
-    while True:
-        items = (await api.get("/apis/nephila.io/v1alpha1/ipnodes"))["items"]
-        used = sum(pool.get("used", 0) for item in items for pool in item.get("status", {}).get("pools", []))
-        if used == count:
-            return time.monotonic() - begun
-        if time.monotonic() - begun > timeout_s:
-            raise ClusterFailed(f"{used} addresses used instead of {count} after {timeout_s:.0f} s")
-        await asyncio.sleep(0.2)
 
 
 def _api(account: str) -> dict[str, str]:

@@ -135,7 +135,7 @@ class RealCluster:
         """What a stopped cluster should not have left."""
         prefix = self.net.prefix
         mounts = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if prefix in line]
-        return underlay.leftovers(prefix) + [f"cgroup {name}" for name in cgroups.names(f"{prefix}-")] + mounts
+        return fabric.leftovers(prefix) + [f"cgroup {name}" for name in cgroups.names(f"{prefix}-")] + mounts
 
     async def _start_nodes(self) -> None:
         archive = images.write_archive(self.folder / "images.tar")

@@ -48,10 +48,6 @@ def build(net: Fabric) -> None:
         fabric.ip_batch(net.node_ns(node), [*lines, f"route add default via {GATEWAY_V4}"])
 
 
-def leftovers(prefix: str) -> list[str]:
-    return fabric.leftovers(prefix)
-
-
 def sweep() -> list[str]:
     """Removes the namespaces of runs whose process is gone. Returns the prefixes removed."""
     found = {match[1]: int(match[2]) for name in netns.names(PREFIX) if (match := re.match(rf"({PREFIX}(\d+))-", name))}
