@@ -19,7 +19,7 @@ from heapq import heapify, heappop
 from typing import NamedTuple
 
 PATIENCE_S = 10.0  # an unanswered recall goes to another node after this
-SETTLE_S = 0.2  # slots that were given back count as on their way for this long: our picture of the blocks may lag behind the answer
+SETTLE_S = 1.0  # how long an answer, a block and a report, which come by separate watches, may lag behind each other
 MAX_RECALLS = 64
 MAX_PAGES = 16  # in one offer
 
@@ -44,9 +44,15 @@ class Report(NamedTuple):
         return max(self.free - self.wanted, 0)
 
 
+def counting(report: Report, gained: int) -> Report:
+    """The report with the slots that the node has leased since: it will say so itself in a moment."""
+    return report._replace(free=max(report.free + gained, 0)) if gained else report
+
+
 @dataclass(frozen=True, slots=True)
 class Outstanding:
-    """A recall that was sent. `age_s`: since it was written; `answered_s`: since its answer was seen, None if there is none yet."""
+    """A recall that was sent. `age_s`: since it was written; `answered_s`: since its answer was seen, None if there is none yet; `arrived`: the
+    slots were seen to leave the node's leases."""
 
     node: str
     pool: str
@@ -54,6 +60,7 @@ class Outstanding:
     age_s: float
     returned: int = 0
     answered_s: float | None = None
+    arrived: bool = False
 
     @property
     def is_open(self) -> bool:
@@ -64,7 +71,7 @@ class Outstanding:
         """Slots that may still become claimable because of it."""
         if self.answered_s is None:
             return self.count if self.age_s < PATIENCE_S else 0
-        return self.returned if self.answered_s < SETTLE_S else 0
+        return self.returned if self.answered_s < SETTLE_S and not self.arrived else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from itertools import islice
 from ipam.blocks import Block
 from ipam.coverage import Coverage
 from ipam.slots import Page
+from leader.moves import Moves
 
 MAX_PAGES_SEEN = 4096
 MAX_PAGES_FOUND = 256
@@ -23,6 +24,7 @@ class Ledger:
         self._sums: dict[str, int] = {}
         self._pinned_idle: dict[str, dict[str, int]] = {}
         self._cooling: set[str] = set()
+        self.moves = Moves()
 
     def blocks(self) -> Iterable[Block]:
         return tuple(self._blocks.values())
@@ -40,8 +42,9 @@ class Ledger:
         for name, block in self._blocks.items():
             self._add(name, block, 0.0)
 
-    def put(self, name: str, block: Block | None) -> set[str]:
+    def put(self, name: str, block: Block | None, now: float) -> set[str]:
         """A block as it is now (None: gone or unreadable); returns the pools that it concerns."""
+        self.moves.note(self._blocks.get(name), block, self._coverage, now)
         touched = self._drop(name)
         if block is None:
             self._blocks.pop(name, None)

@@ -28,7 +28,7 @@ from ipam.catalog import Catalog
 from ipam.coverage import Coverage
 from ipam.errors import BadValue
 from ipam.overlaps import arbitrate
-from ipam.planner import Report
+from ipam.planner import Report, counting
 from ipam.poolstatus import Use
 from ipam.slots import Page, SlotId
 from leader.ledger import Ledger
@@ -159,6 +159,26 @@ class Sight:
     def all_reports(self) -> list[Report]:
         return [report for reports in self.reports.values() for report in reports]
 
+    def current_reports(self, lag_s: float) -> list[Report]:
+        """What all nodes said, with what was seen to move into and out of their leases since.
+
+        A needy node is credited only with what it won within `lag_s`, so that a report which lags behind cannot hide its need for long; any
+        other with everything, be it in use by now: then it will answer so.
+        """
+        moves = self.ledger.moves
+        stale = {*moves.unreported(), *self.needy}
+        found = [report for node, told in self.reports.items() if node not in stale for report in told]
+        since = self._clock.now() - lag_s
+        for node in stale:
+            told = self.reports.get(node, ())
+            if node in self.needy:
+                found += [counting(report, moves.gained(node, report.pool, since)) for report in told]
+                continue
+            net = moves.net(node)
+            found += [counting(report, net.pop(report.pool, 0)) for report in told]
+            found += [Report(node, pool, free=count) for pool, count in net.items() if count > 0]
+        return found
+
     def silent_nodes(self, after_s: float) -> frozenset[str]:
         """Nodes whose heartbeat was not seen to move for so long, by our own clock."""
         before = self._clock.now() - after_s
@@ -205,7 +225,7 @@ class Sight:
                 block = block_from_wire(new)
             except BadValue as error:
                 log.error("block_unreadable", block=new.name, error=str(error))
-        self.pools_touched.update(self.ledger.put(stored.name, block))
+        self.pools_touched.update(self.ledger.put(stored.name, block, self._clock.now()))
         self._kick(stored)
 
     def _mailbox_changed(self, old: IPNode | None, new: IPNode | None) -> None:
@@ -228,6 +248,8 @@ class Sight:
             self.reports[stored.name] = reports
             if old is None or heartbeat_of(old) != heartbeat_of(new):
                 self.beaten_at[stored.name] = self._clock.now()
+        if old is None or new is None or heartbeat_of(old) != heartbeat_of(new):
+            self.ledger.moves.reported(stored.name)
         if before != reports:
             self.pools_touched.update(report.pool for report in (*before, *reports))
         self._kick(stored)

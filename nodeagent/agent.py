@@ -36,7 +36,7 @@ from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
 from nodeagent.pins import Pins, not_probed_yet
-from nodeagent.recall import RecallDesk
+from nodeagent.recall import Hurry, RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import IpamConf
@@ -55,7 +55,6 @@ RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every leas
 STARTING = "the agent is starting"
 REPORTER = "nephila.io/agent"
 RETRY_S = 2.0
-URGENT_GAP_S = 0.1  # between two heartbeats that tell of starvation
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +78,7 @@ class Agent:
         self._starting = STARTING
         self._beat_now = asyncio.Event()
         self._urgent = False
+        self._hurry = Hurry(ports.clock)
         clock = ports.clock
         self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
         self.line = WaitingLine()
@@ -295,8 +295,7 @@ class Agent:
     async def _pause(self, seconds: float) -> None:
         """Until the next heartbeat is due, the leader wrote something that we have not seen, or it must hear from us."""
         assert self.mailbox is not None
-        began = self._ports.clock.now()
-        deadline = began + seconds
+        deadline = self._ports.clock.now() + seconds
         while (rest := deadline - self._ports.clock.now()) > 0:
             self._beat_now.clear()
             waiter = asyncio.ensure_future(self._beat_now.wait())
@@ -306,7 +305,7 @@ class Agent:
             sleeper.cancel()
             if self._urgent:
                 self._urgent = False
-                await self._ports.clock.sleep(began + URGENT_GAP_S - self._ports.clock.now())
+                await self._ports.clock.sleep(self._hurry.delay_s())
                 return
             stored = self.world.mailbox.get(self.config.node)
             seen = self.mailbox.object

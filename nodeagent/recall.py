@@ -23,6 +23,23 @@ log = structlog.get_logger(__name__)
 
 NOTHING_FREE = "nothing free beyond this node's own need"
 RETRY_S = 1.0
+HURRY_PER_S, HURRY_BURST = 10.0, 20.0
+
+
+class Hurry:
+    """How soon a heartbeat that cannot wait may go: at once, but of many only so many a second."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._left = HURRY_BURST
+        self._at = clock.now()
+
+    def delay_s(self) -> float:
+        """To be waited before the next one, which is counted."""
+        now = self._clock.now()
+        self._left = min(self._left + (now - self._at) * HURRY_PER_S, HURRY_BURST) - 1.0
+        self._at = now
+        return max(-self._left / HURRY_PER_S, 0.0)
 
 
 class RecallDesk:

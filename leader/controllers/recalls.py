@@ -40,6 +40,7 @@ class Sent:
     since: float
     returned: int = 0
     answered_at: float | None = None
+    left_before: int = 0  # what had left the node's leases when it was sent
 
 
 @dataclass(slots=True)
@@ -90,20 +91,21 @@ class Recalls:
         await asyncio.gather(*(self._write(node, said) for node, said in words.items()))
 
     def _offers(self) -> Iterator[planner.Offer]:
-        """New ones: the same offer is repeated only after a while, since the node may be at it."""
+        """New ones: one that was made is repeated when the node has reported since and still lacks, else only after a while."""
         if not self._sight.needy:
             self._offered.clear()
             return
         now = self._clock.now()
-        needy = [report for node in self._sight.needy for report in self._sight.reports.get(node, ())]
+        needy = [item for item in self._sight.current_reports(planner.SETTLE_S) if item.node in self._sight.needy]
         for offer in planner.offers(needy, self._sight.open_pages):
             pages, at = self._offered.get((offer.node, offer.pool), ((), float("-inf")))
-            if now - at >= (OFFER_AGAIN_S if pages == offer.pages else OFFER_GAP_S):
+            unheard = pages == offer.pages and self._sight.beaten_at.get(offer.node, 0.0) <= at
+            if now - at >= (OFFER_AGAIN_S if unheard else OFFER_GAP_S):
                 self._offered[offer.node, offer.pool] = (offer.pages, now)
                 yield offer
 
     def snapshot(self) -> Snapshot:
-        reports = self._sight.all_reports()
+        reports = self._sight.current_reports(planner.SETTLE_S)
         needy = {report.pool for report in reports if report.wanted > report.free}
         now = self._clock.now()
         return Snapshot(
@@ -115,8 +117,16 @@ class Recalls:
 
     def _outstanding(self, sent: Sent, now: float) -> Outstanding:
         answered = None if sent.answered_at is None else now - sent.answered_at
+        recall = sent.recall
+        left = self._sight.ledger.moves.left(recall.node, recall.pool) - sent.left_before
         return Outstanding(
-            sent.recall.node, sent.recall.pool, sent.recall.count, now - sent.since, sent.returned, answered
+            recall.node,
+            recall.pool,
+            recall.count,
+            now - sent.since,
+            sent.returned,
+            answered,
+            arrived=answered is not None and left >= sent.returned,
         )
 
     def _notice(self) -> None:
@@ -162,7 +172,8 @@ class Recalls:
         fresh: list[WireRecall] = []
         for recall in said.recalls:
             name = f"{self._writer.term}-{self._entropy.bits(48):012x}"
-            self._sent[name] = Sent(recall, now)
+            left_before = self._sight.ledger.moves.left(node, recall.pool)
+            self._sent[name] = Sent(recall, now, left_before=left_before)
             fresh.append(WireRecall(id=name, pool=recall.pool, count=recall.count, reason=recall.reason))
         mailbox = self._sight.mailboxes.get(node)
         for _attempt in range(MAX_ATTEMPTS):

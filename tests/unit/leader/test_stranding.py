@@ -11,6 +11,7 @@ from adapters.kube.memory import MemoryStore
 from crds.meta import UNSET
 from crds.nephila import IP_NODE
 from ipam.stock import State
+from nodeagent.agent import Agent
 from tests.unit.leader.harness import leader
 from tests.unit.nodeagent.harness import Lab, add, eventually
 
@@ -26,10 +27,22 @@ async def lab() -> Lab:
     return lab
 
 
+async def hoard(agent: Agent) -> None:
+    """The agent keeps what it has until it is asked."""
+    serve = agent.refill._serve
+
+    async def busy(pool: str, needed: int) -> None:
+        if agent.line.waiting(pool) or needed:
+            await serve(pool, needed)
+
+    agent.refill._serve = busy  # type: ignore[method-assign,assignment]
+
+
 async def test_an_add_gets_an_address_that_is_free_on_another_node(lab: Lab) -> None:
     """All free addresses sit on n1, as warm stock; n2's ADD gets one within a quarter of a second."""
     await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
     async with lab.agent("n1") as one, lab.agent("n2") as two, leader(lab):
+        await hoard(one)
         await one.keeper.claim("small", "", one.world.pools.effective["small"], 8)
         assert one.stock.count("small", State.READY) == 8
         pod = await lab.pod("p", "n2", SMALL)
@@ -42,7 +55,8 @@ async def test_without_a_leader_the_same_add_fails(lab: Lab) -> None:
     """The test above shows something: nothing but the leader brings the address."""
     await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
     async with lab.agent("n1") as one, lab.agent("n2") as two:
-        one.refill._batch = lambda pool, size: 8  # type: ignore[method-assign]  # n1 sees plenty, and keeps it
+        await hoard(one)
+        one.needs.likely = lambda: frozenset({"small"})  # type: ignore[method-assign]
         await one.keeper.claim("small", "", one.world.pools.effective["small"], 8)
         pod = await lab.pod("p", "n2", SMALL)
         with pytest.raises(AssertionError, match="small"):
