@@ -11,10 +11,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from crds.core import Pod
+from crds.meta import ObjectMeta
 from ipam.errors import NephilaError
 from ipam.facts import Features, NicFacts
 from ipam.multus import NETWORKS, nad_of_interface, parse_networks
 from ipam.owners import TopOwner
+from ipam.pools import Pool
 from ipam.selection import Selection, clean_gateway, needs_owner, select
 from nodeagent.config import FeatureSettings
 from nodeagent.request import IpamConf
@@ -54,7 +56,9 @@ class Needs:
             auto_pools=settings.enable_auto_pool_for_application,
         )
         self._remembered: dict[tuple[str, str], _Remembered] = {}
+        self._likely: tuple[int, frozenset[str]] = (-1, frozenset())
         self.learnt = dict(learnt)
+        world.pod_changes.append(self._forget_gone)
 
     def selection(self, pod: Pod, interface: str, conf: IpamConf, owner: TopOwner | None = None) -> Selection:
         """Which pools, in which order. Raises what `ipam.selection.select` raises."""
@@ -94,9 +98,43 @@ class Needs:
             self._remember(interface, conf)
             self.learnt[interface] = conf
 
-    def forget(self, pod_uid: str) -> None:
-        for key in [key for key in self._remembered if key[0] == pod_uid]:
-            del self._remembered[key]
+    def _forget_gone(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and new is None:
+            for key in [key for key in self._remembered if key[0] == old.uid]:
+                del self._remembered[key]
+
+    def likely(self) -> frozenset[str]:
+        """Pools that a pod of this node may ask for at any moment, though none is bound here that does: worth a warm stock beforehand.
+
+        Those that a pod without annotations would get, and those that name this very node. Computed once per change of pools or labels.
+        """
+        generation = self._world.facts_generation
+        if self._likely[0] != generation:
+            self._likely = (generation, frozenset({*self._of_plain_pod(), *self._of_this_node()}))
+        return self._likely[1]
+
+    def _of_plain_pod(self) -> list[str]:
+        plain = self._world.facts_of(Pod(metadata=ObjectMeta(namespace="default")))
+        conf = self.learnt.get(FIRST_INTERFACE, IpamConf())
+        nic = NicFacts(FIRST_INTERFACE, None, conf.default_ipv4_ippool, conf.default_ipv6_ippool)
+        try:
+            chosen = select(plain, nic, self._world.pools.catalog, self.features)
+        except NephilaError:
+            return []  # no default pools: nothing is likely
+        return [names[0] for names in chosen.candidates.values() if names]
+
+    def _of_this_node(self) -> list[str]:
+        node = self._world.node
+        if node is None:
+            return []
+        return [
+            pool.name
+            for pool in self._world.pools.catalog
+            if pool.app is None
+            and pool.pod_affinity is None
+            and not (pool.disable or pool.deleting)
+            and is_bound_to(pool, node.name, node.labels)
+        ]
 
     def bound(self, served: Iterable[tuple[str, str, str]]) -> Counter[str]:
         """Addresses of each pool that the live pods of this node use or are about to ask for.
@@ -138,6 +176,13 @@ class Needs:
             default_v6=conf.default_ipv6_ippool,
             clean_gateway=conf.clean_gateway,
         )
+
+
+def is_bound_to(pool: Pool, node: str, labels: Mapping[str, str]) -> bool:
+    """True if the pool is restricted to some nodes, this one among them."""
+    if pool.node_names:
+        return node in pool.node_names
+    return pool.node_affinity is not None and pool.node_affinity.matches(labels)
 
 
 def _interfaces(pod: Pod) -> list[str]:

@@ -127,16 +127,17 @@ class Refill:
             (a.pod_uid, a.key.ifname, grant.pool) for a in self._allocator.all() for grant in a.grants
         )
         self._needed = dict(needed)
-        pools = sorted({*needed, *self._line.pools(), *self._stock.pools(), *self.targets} - {""})
+        likely = self._needs.likely()
+        pools = sorted({*needed, *likely, *self._line.pools(), *self._stock.pools(), *self.targets} - {""})
         # Those for which an ADD waits come first.
         for pool in sorted(pools, key=lambda name: -self._line.waiting(name)):
-            await self._serve(pool, needed[pool])
+            await self._serve(pool, needed[pool] if needed[pool] or pool in likely else None)
             self._tell_lack()
         await self._return_strays()
         await self._clear_suspects()
 
-    async def _serve(self, pool: str, needed: int) -> None:
-        """Claim or give back for one pool."""
+    async def _serve(self, pool: str, needed: int | None) -> None:
+        """Claim or give back for one pool. `needed` None: no pod here uses it, nor is one likely to, so that not even a warm stock is kept."""
         addresses = self._world.pools.effective.get(pool)
         known = self._world.pools.catalog.get(pool)
         if addresses is None or known is None:
@@ -150,11 +151,13 @@ class Refill:
         cooling = self._stock.count(pool, State.COOLING)
         waiting = self._line.waiting(pool)
         if known.disable or known.deleting:
-            needed, waiting = 0, 0
+            needed, waiting = None, 0
         size = self._batch(pool, addresses.size)
-        self.targets[pool] = demand.target(needed, size) if needed else 0
+        if needed is None:
+            needed, size = 0, 1
+        self.targets[pool] = demand.target(needed, size)
         starving = max(waiting - usable, 0)
-        missing = max(demand.missing(needed, used, usable, size) if needed else 0, starving)
+        missing = max(demand.missing(needed, used, usable, size), starving)
         if missing and now >= self._retry_at(pool):
             hints = tuple(Page.parse(cidr, known.domain) for cidr in self._offered.pop(pool, ()))
             got = await self._keeper.claim(

@@ -291,3 +291,13 @@ async def test_a_restarted_agent_leases_ahead_by_the_network_configuration_it_le
     await lab.pod("q", "n1")
     async with lab.agent("n1") as agent:
         await eventually(lambda: agent.stock.count("named", State.READY) >= 1)
+
+
+async def test_default_pools_and_pools_of_this_node_are_warm_before_the_first_pod(lab: Lab) -> None:
+    await lab.pool("mine", "10.9.0.0/20", "10.9.0.1-10.9.9.200", nodeName=["n1"])
+    await lab.pool("theirs", "10.10.0.0/20", "10.10.0.1-10.10.9.200", nodeName=["n2"])
+    await lab.pool("large", "10.11.0.0/20", "10.11.0.1-10.11.9.200", default=True)
+    async with lab.agent("n1") as agent:
+        await eventually(lambda: min(agent.stock.count(pool, State.READY) for pool in ("mine", "large")) == 16)
+        assert agent.stock.count("theirs", *State) == 0
+        assert agent.stock.count("v4", *State) == 0  # of the default pools only the first, in the order of names
