@@ -268,3 +268,26 @@ async def test_a_new_leader_starts_over_with_a_mark_of_its_own(lab: Lab) -> None
         two = await mark(second)
         assert one != two and await leased(lab, "n1") == before
         await wait_for(lambda: _is_one_bit(lab))
+
+
+async def test_an_agent_that_finds_a_successors_heartbeat_in_its_mailbox_retakes_before_it_hands_out(lab: Lab) -> None:
+    """The leader takes a replaced node's heartbeat for a mark: so must the agent that was replaced."""
+    async with lab.agent("n1", lease=SHORT) as agent:
+        await add(agent, "c1", await lab.pod("p", "n1"))
+        found = await block(lab)
+        assert found is not None
+        epoch = found.leases_named("n1")[0].epoch
+        beat = {
+            "sequence": 10_000,
+            "bootID": "other",
+            "nodeUID": "uid-of-the-successor",
+            "renewTime": "2026-01-01T00:00:00Z",
+        }
+        await lab.store.patch(IP_NODE, "n1", {"status": {"heartbeat": beat}}, subresource="status")
+
+        async def retaken() -> bool:
+            now = await block(lab)
+            return now is not None and now.leases_named("n1")[0].epoch > epoch
+
+        await wait_for(retaken)
+        await eventually(lambda: not agent.why_closed())
