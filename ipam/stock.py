@@ -151,11 +151,14 @@ class Stock:
                 left.append(held)
         return tuple(left)
 
-    def surplus(self, pool: str, count: int, now: float) -> tuple[SlotId, ...]:
-        """Up to `count` free slots to give back: the cooling ones last, since their cooldown is best known here."""
+    def surplus(self, pool: str, count: int, now: float, early_s: float = 0.0) -> tuple[SlotId, ...]:
+        """Up to `count` free slots to give back: the cooling ones last, since their cooldown is best known here, and only those whose rest ends
+        within `early_s`. What travels with a slot is wall time, which another node's clock may contradict; the least rest is had here.
+        """
         self.mature(pool, now)
-        free = self.of_pool(pool, State.UNPROVEN, State.READY, State.COOLING)
-        return tuple(held.slot for held in free[:count])
+        free = self.of_pool(pool, State.UNPROVEN, State.READY)
+        rested = tuple(held for held in self.of_pool(pool, State.COOLING) if held.cool_until <= now + early_s)
+        return tuple(held.slot for held in (*free, *rested)[:count])
 
     def repool(self, slot: SlotId, pool: str) -> None:
         """The pools changed: the slot belongs to another one now, or to none ("")."""
@@ -242,6 +245,12 @@ class Stock:
             held.suspect = False
             if held.state is State.UNPROVEN:
                 self._move(held, State.READY)
+
+    def distrust(self, slot: SlotId) -> None:
+        """The slot was taken by force from another node: not to be used before a probe of ours finds it silent."""
+        held = self._held.get(slot)
+        if held is not None and held.state in FREE_STATES and held.clear_at == NEVER:
+            held.suspect = True
 
     def accuse(self, slot: SlotId) -> bool:
         """Somebody else uses the address. True if it was free here and is quarantined now; an allocated one stays (it is defended)."""

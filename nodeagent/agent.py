@@ -97,6 +97,7 @@ class Agent:
             self.stock,
             NodeRef(config.node, self._state.meta.get(NODE_UID, "")),
             lambda slot: self.world.pools.pool_of(slot),
+            config.lease.cooldown_s,
         )
         self.refill = Refill(
             self.world,
@@ -128,8 +129,6 @@ class Agent:
         self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
         if ports.segment is not None:
             self.pins.is_silent = not_probed_yet  # until the segment is open
-        if ports.segment is not None:
-            self.pins.is_silent = _not_probed_yet  # until the segment is open
         self.verbs = Verbs(
             self.world,
             self.needs,
@@ -231,13 +230,11 @@ class Agent:
         while True:
             try:
                 identity = await self._identify()
+                # By the journal, not by what an earlier try has left in memory: leases of a former Node UID must not be forgotten.
+                former = NodeRef(self.config.node, self._state.meta.get(NODE_UID, ""))
                 changed = self._state.meta.get(
                     BOOT_ID, identity.boot_id
-                ) != identity.boot_id or self.keeper.me.uid not in (
-                    "",
-                    identity.node_uid,
-                )
-                former = self.keeper.me
+                ) != identity.boot_id or former.uid not in ("", identity.node_uid)
                 self.keeper.me = NodeRef(self.config.node, identity.node_uid)
                 self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
                 if not changed:
@@ -415,7 +412,3 @@ def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
         for key, text in meta.items()
         if key.startswith(LEARNT)
     }
-
-
-async def _not_probed_yet(_slot: SlotId) -> bool:
-    return False

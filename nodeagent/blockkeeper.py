@@ -36,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 MAX_PAGES_PER_ROUND = 64  # blocks looked at in one attempt to claim; the next round starts where this one ended
 MAX_CAS_ATTEMPTS = 8
+LATE_S = 90.0  # a write whose answer never came may still be applied: API servers give a request up at 60 s
+LOOK_AGAIN_S = 10.0
 FULL_PAGE_REST_S = 2.0  # a page found full is not read again before this, unless an ADD waits
 
 Decide = Callable[[Block], Block]
@@ -69,7 +71,10 @@ class BlockKeeper:
         stock: Stock,
         me: NodeRef,
         pool_of: Callable[[SlotId], str],
+        cooldown_s: float = float("inf"),
     ) -> None:
+        """`cooldown_s`: no address rests longer than this, whatever a stepped wall clock says."""
+        self._cooldown_s = cooldown_s
         self._store = store
         self._journal = journal
         self._clock = clock
@@ -81,6 +86,8 @@ class BlockKeeper:
         self._mine: dict[Page, Seen] = {}
         self._recorded: dict[Page, LeaseRecord] = {}
         self._full_since: dict[Page, float] = {}
+        self._unsure: dict[Page, float] = {}
+        self._looked_at = NEVER
         self._next_index: dict[str, int] = {}
         self._remembered: dict[SlotId, SlotRecord] = {}
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
@@ -207,6 +214,8 @@ class BlockKeeper:
         for record in records:
             page = Page.parse(record.page, record.domain)
             self._recorded[page] = record
+            if not record.slots:
+                self._unsure[page] = self._clock.now()
             for slot in page.slot_ids(record.slots):
                 self._hold(slot, NEVER, suspect=0)
 
@@ -215,6 +224,21 @@ class BlockKeeper:
         for page in list(self._recorded):
             self._mine.pop(page, None)
             self._remember(await self._read(page))
+
+    async def look_again(self) -> None:
+        """Read blocks again for as long as a write of ours may still arrive there, so that no lease is held without our knowing.
+
+        Raises ApiUnreachable.
+        """
+        now = self._clock.now()
+        if not self._unsure or now - self._looked_at < LOOK_AGAIN_S:
+            return
+        self._looked_at = now
+        for page, since in list(self._unsure.items()):
+            if now - since > LATE_S:
+                del self._unsure[page]
+            self._mine.pop(page, None)
+            await self._change(page, lambda block: block)
 
     async def retake_all(self, former: NodeRef) -> None:
         """Write every lease anew under a new epoch, as `self.me`; slots that the leader has taken meanwhile leave the stock.
@@ -286,7 +310,7 @@ class BlockKeeper:
             if wanted is seen.block:
                 self._remember(seen)
                 return seen
-            self._announce_interest(page, seen.block)
+            await self._announce_interest(page, seen.block)
             written = await self._write(seen, lease.forget_expired(wanted, self._clock.wall()))
             if written is not None:
                 self._remember(written)
@@ -316,6 +340,7 @@ class BlockKeeper:
                 return None
             case Unknown(cause):
                 log.warning("write_outcome_unknown", block=name, cause=cause)
+                self._unsure[wanted.page] = self._clock.now()
                 return None
             case refused:
                 raise ApiUnreachable(
@@ -336,10 +361,11 @@ class BlockKeeper:
 
     # Memory and journal ----------------------------------------------------------------------------------------------------------------
 
-    def _announce_interest(self, page: Page, block: Block) -> None:
-        """Before the first write to a block: a restart must know that it concerns us."""
+    async def _announce_interest(self, page: Page, block: Block) -> None:
+        """Before the first write to a block: a restart, even after a power loss, must know that it concerns us, or the lease leaks."""
         if page not in self._recorded:
             self._record(page, block)
+            await self._journal.sync()
 
     def _record(self, page: Page, block: Block) -> None:
         current = block.lease_of(self.me)
@@ -360,6 +386,9 @@ class BlockKeeper:
             self._record(page, seen.block)
             return
         self._mine.pop(page, None)
+        if page in self._unsure:
+            self._record(page, seen.block)  # a claim may still arrive: the block concerns us until it cannot any more
+            return
         if self._recorded.pop(page, None) is not None:
             self._journal.commit([DropLease(page.name)])
 
@@ -370,6 +399,8 @@ class BlockKeeper:
             if slot not in self._stock:
                 until = max((entry.until for entry in block.cooling if entry.slots & slot.bit), default=NEVER)
                 self._hold(slot, until if until > wall else NEVER, suspect=block.suspect & slot.bit)
+            elif block.suspect & slot.bit:
+                self._stock.distrust(slot)  # the journal of an earlier run did not say so
         for slot in block.page.slot_ids(leased & block.pinned):
             self._stock.set_aside(slot)  # only its identity's ADD may take it from there (I6)
         for slot in block.page.slot_ids(ALL_SLOTS & ~leased):
@@ -387,7 +418,7 @@ class BlockKeeper:
         record = self._remembered.pop(slot, None)
         if record is not None and record.state in ("cooling", "leaving"):
             cool_until_wall = max(cool_until_wall, record.until_wall)
-        cool_until = now + cool_until_wall - wall if cool_until_wall > wall else NEVER
+        cool_until = now + min(cool_until_wall - wall, self._cooldown_s) if cool_until_wall > wall else NEVER
         self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))
         if record is not None and record.state == "leaving":
             self._stock.leave([slot])

@@ -134,6 +134,7 @@ class Refill:
             await self._serve(pool, needed[pool] if needed[pool] or pool in likely else None)
             self._tell_lack()
         await self._return_strays()
+        await self._keeper.look_again()
         await self._clear_suspects()
 
     async def _serve(self, pool: str, needed: int | None) -> None:
@@ -168,7 +169,7 @@ class Refill:
             # Where no node keeps a warm stock, nobody can wait for another's cooldown: the address takes it along.
             spare = demand.surplus(needed, used, usable + (cooling if size == 1 else 0), size)
             if spare > 0:
-                await self._keeper.give_back(self._stock.surplus(pool, spare, now))
+                await self._keeper.give_back(self._stock.surplus(pool, spare, now, self._early_s))
         if starving and pool in self._dry and (count := self._stock.hasten(pool, now, self._early_s, starving)):
             self._line.wake(pool, count)
 
@@ -207,7 +208,7 @@ class Refill:
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""
-        strays = [held.slot for held in self._stock.of_pool("", *FREE_STATES)]
+        strays = self._stock.surplus("", len(self._stock), self._clock.now(), self._early_s)
         if strays:
             await self._keeper.give_back(strays)
         leaving = [held for pool in self._stock.pools() for held in self._stock.of_pool(pool, State.LEAVING)]

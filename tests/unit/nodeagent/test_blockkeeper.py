@@ -1,0 +1,165 @@
+"""What the simulation found: each test names the seed whose run showed the fault."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from adapters.clock import ManualClock
+from adapters.entropy import SeededEntropy
+from adapters.journal import LeaseRecord, PutSlot, SlotRecord
+from adapters.journal.memory import MemoryDisk
+from adapters.kube.memory import AppliedLate, Call, MemoryStore
+from adapters.kube.memory_cluster import MemoryCluster
+from crds.blocks import block_from_wire, block_to_wire
+from crds.nephila import IP_BLOCK
+from ipam import lease
+from ipam.addresses import Address, Family
+from ipam.blocks import Block, NodeRef
+from ipam.ranges import RangeSet
+from ipam.slots import Page, SlotId
+from ipam.stock import State, Stock, Trust
+from nodeagent.blockkeeper import LATE_S, LOOK_AGAIN_S, BlockKeeper
+
+PAGE = Page.parse("10.6.0.0/26")
+ME, OTHER = NodeRef("n1", "u1"), NodeRef("n2", "u2")
+
+
+def addresses(count: int) -> RangeSet:
+    first = Address.parse("10.6.0.8").value
+    return RangeSet.of(Family.V4, [(first, first + count - 1)])
+
+
+@dataclass
+class Node:
+    clock: ManualClock = field(default_factory=ManualClock)
+    disk: MemoryDisk = field(default_factory=MemoryDisk)
+    stock: Stock = field(default_factory=lambda: Stock(Trust.unlimited()))
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore(MemoryCluster(self.clock))
+        self.keeper = self.start()
+
+    def start(self) -> BlockKeeper:
+        self.stock = Stock(Trust.unlimited())
+        journal = self.disk.open()
+        keeper = BlockKeeper(
+            self.store, journal, self.clock, SeededEntropy(1), self.stock, ME, lambda _slot: "pool", cooldown_s=60.0
+        )
+        state = journal.load()
+        keeper.restore(state.leases, state.slots)
+        return keeper
+
+    async def claim(self, count: int, of: int = 4) -> int:
+        return await self.keeper.claim("pool", "", addresses(of), count)
+
+    async def block(self) -> Block:
+        stored = await self.store.get(IP_BLOCK, PAGE.name)
+        assert stored is not None
+        return block_from_wire(stored)
+
+    async def write(self, change: Callable[[Block], Block]) -> None:
+        """Another party's compare-and-swap."""
+        new = change(await self.block())
+        await self.store.delete(IP_BLOCK, PAGE.name)
+        await self.store.create(IP_BLOCK, block_to_wire(new))
+
+
+@pytest.fixture
+def node() -> Node:
+    return Node()
+
+
+async def test_what_others_gave_back_is_found_on_a_page_of_ours(node: Node) -> None:
+    """Seed 2: a node that held slots of a page decided for ever on the picture in which nothing was free."""
+    await node.claim(1)
+    await node.write(lambda block: lease.claim(block, OTHER, block.free))
+    node.clock._now += 10
+    assert await node.claim(1) == 0
+    await node.write(lambda block: lease.give_back(block, OTHER, block.leased))
+    node.clock._now += 10
+    assert await node.claim(2) == 2
+
+
+async def test_a_block_is_remembered_through_a_power_loss_before_it_is_claimed(node: Node) -> None:
+    """Seed 237: the journal's note of a first claim was lost with the power, and the lease leaked."""
+    await node.claim(2)
+    node.disk.lose_power(lost_commits=100)
+    node.keeper = node.start()
+    await node.keeper.retake_all(ME)
+    assert len(node.stock) == 2
+
+
+async def test_a_claim_that_arrives_late_is_found(node: Node) -> None:
+    """Seed 237: the write was applied after the read that seemed to settle it."""
+    late: list[Callable[[], object]] = []
+
+    async def lose(call: Call) -> AppliedLate | None:
+        return AppliedLate(late.append) if call.verb == "create" and not late else None
+
+    node.store.fault = lose
+    node.disk.lose_power(lost_commits=0)
+    node.keeper = node.start()
+    await node.keeper.change(PAGE, lambda block: block)
+    wanted = iter([True])  # wanted once; when the answer does not come, not any more
+    await node.keeper.change(PAGE, lambda block: lease.claim(block, ME, 3) if next(wanted, False) else block)
+    assert len(node.stock) == 0
+    late[0]()
+    node.clock._now += LOOK_AGAIN_S + 1
+    await node.keeper.look_again()
+    assert len(node.stock) == 2
+    node.clock._now += LATE_S
+    await node.keeper.look_again()
+    assert not node.keeper._unsure
+
+
+async def test_suspect_slots_stay_suspect_through_a_restart(node: Node) -> None:
+    """Seed 29: after a restart a slot once taken by force was handed out without a probe."""
+    await node.claim(2)
+    await node.write(lambda block: lease.clear_suspect(_suspect(block), OTHER, 0))
+    node.disk.released()
+    node.keeper = node.start()
+    await node.keeper.reload()
+    assert all(held.suspect for held in node.stock)
+    assert node.stock.pick("pool", node.clock.now()) is None
+
+
+def _suspect(block: Block) -> Block:
+    return replace(block, suspect=block.leased, epoch=block.epoch + 1)
+
+
+async def test_a_stepped_wall_clock_cannot_make_an_address_rest_for_an_hour(node: Node) -> None:
+    """Seed 77: the clock went back by an hour between release and restart."""
+    journal = node.disk
+    await node.claim(1)
+    slot = next(iter(node.stock)).slot
+    journal.released()
+    with_cooling = journal.open()
+    with_cooling.commit(
+        [PutSlot(SlotRecord(slot.domain, slot.family, slot.value, "cooling", 0.0, node.clock.wall() + 60.0))]
+    )
+    with_cooling.close()
+    node.clock.step_wall(-3600.0)
+    node.keeper = node.start()
+    held = node.stock.get(slot)
+    assert held is not None and held.state is State.COOLING
+    assert held.cool_until <= node.clock.now() + 60.0
+
+
+def test_a_cooling_slot_is_not_given_away_before_its_least_rest() -> None:
+    """Seed 48: another node's wall clock was an hour ahead, so the rest that travels with a slot meant nothing there."""
+    stock = Stock(Trust.unlimited())
+    slot = SlotId("", Family.V4, 1)
+    stock.hold(slot, "pool", 0.0)
+    stock.allocate(slot)
+    stock.release(slot, 100.0, 60.0)
+    assert stock.surplus("pool", 1, 109.0, early_s=50.0) == ()
+    assert stock.surplus("pool", 1, 110.0, early_s=50.0) == (slot,)
+
+
+async def test_records_without_slots_are_looked_at_again_after_a_restart(node: Node) -> None:
+    record = LeaseRecord(PAGE.name, PAGE.cidr, PAGE.domain, 0, 0)
+    node.keeper.restore([record], [])
+    assert PAGE in node.keeper._unsure
