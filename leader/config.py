@@ -81,6 +81,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
 
     node: str  # name of the node it runs on; the command line wins
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
+    page_address: str = ""  # "host:port" for the page to look at, read-only and without a login; "" serves none
     log_level: str = "info"  # one of debug, info, warning, error
     warm_standby: bool = True  # candidates that do not lead keep their picture of the cluster up to date
     silent_s: float = 90.0  # a node without a heartbeat for so long is not asked for slots

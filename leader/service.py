@@ -28,6 +28,7 @@ from leader.config import LeaderConfig, load_config
 from leader.leader import Leader, Ports
 from leader.metrics import LeaderCollector
 from leader.metrics_spiderpool import SpiderpoolLeaderCollector
+from leader.page.server import LeaderSource, PageServer
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +55,20 @@ async def run(config: LeaderConfig, *, parent_pipe: int | None = None) -> None:
     health = None
     if config.health_address:
         health = HealthServer(config.health_address, registry, leader.why_not_ready, pulse.why_dead)
+    page = None
+    if config.page_address:
+        page = PageServer(config.page_address, LeaderSource(leader), store, clock)
     try:
         if health is not None:
             await health.start()
+        if page is not None:
+            await page.start()
         await _until_told(leader, parent_pipe)
     finally:
         telling.cancel()
         beating.cancel()
+        if page is not None:
+            await page.stop()
         if health is not None:
             await health.stop()
         await transport.close()
