@@ -71,6 +71,17 @@ class Cluster:
             if not pod["metadata"].get("ownerReferences"):
                 await self.api.delete("Pod", name_of(pod), namespace_of(pod))
 
+    async def evict(self, node: str) -> int:
+        """Force-deletes every pod object of a node, as pod garbage collection does for one that is out of service. Returns how many."""
+        victims = [pod for pod in self.pods() if node_of(pod) == node]
+        for pod in victims:
+            await self.api.delete("Pod", name_of(pod), namespace_of(pod), {"gracePeriodSeconds": 0})
+        return len(victims)
+
+    async def taint(self, node: str, *taints: Object) -> None:
+        """Replaces the node's taints; none takes them away."""
+        await self.api.patch("Node", node, "", {"spec": {"taints": list(taints)}})
+
     def restart_sandboxes(self, prefix: str, count: int) -> set[str]:
         """New sandboxes for the first running pods whose namespace/name begins so. Returns their UIDs."""
         chosen = [

@@ -84,7 +84,11 @@ class Kubelet:
             tell(pod)
 
     async def power_off(self) -> list[str]:
-        """The machine is gone at once: no DEL, no status, and every sandbox with it. Returns the addresses that its pods had."""
+        """The machine is gone at once: no DEL, no status, and every sandbox with it. Returns the addresses that its pods had.
+
+        `reconnect` is its return.
+        """
+        self.cut_off()
         await self.close()
         sandboxes = [worker.sandbox for worker in self.workers.values() if worker.sandbox is not None]
         lost = [

@@ -86,6 +86,8 @@ class Run:
         for _ in range(int(timeout_s / POLL_S)):
             if await met():
                 return time.monotonic() - begun
+            if time.monotonic() - begun > timeout_s:
+                break
             await asyncio.sleep(POLL_S)
         raise TimeoutError(f"not within {timeout_s:.0f} s: {what}")
 
