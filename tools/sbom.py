@@ -39,6 +39,8 @@ def main() -> int:
     parser.add_argument("--name", required=True, help="of the image")
     options = parser.parse_args()
     document = python_document(options.lock)
+    for component in document["components"]:
+        component.pop("description", None)  # the lock's line, hashes and all
     document["components"] += sorted(debian_components(options.dpkg.read_text()), key=lambda item: str(item["name"]))
     name, _, version = options.name.rpartition(":")
     document.setdefault("metadata", {})["component"] = {"type": "container", "name": name, "version": version}
