@@ -21,13 +21,15 @@ from adapters.kube.events import EventRecorder
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
 from crds.core import NODE
-from crds.nephila import PoolStock, ProbeState
+from crds.nephila import IP_NODE, PoolStock, ProbeState
 from ipam.blocks import NodeRef
 from ipam.errors import ApiUnreachable
 from ipam.fence import Fence
 from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
+from nodeagent import lostjournal
 from nodeagent.allocator import Allocator
+from nodeagent.audit import Audit, withheld
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.config import AgentConfig
 from nodeagent.front import Front
@@ -47,6 +49,7 @@ from nodeagent.verification import Verification
 from nodeagent.waiting import WaitingLine
 from nodeagent.wire import HttpReply, HttpRequest
 from nodeagent.world import World
+from probes.prober import Prober
 
 log = structlog.get_logger(__name__)
 
@@ -156,6 +159,7 @@ class Agent:
             self._allocated,
         )
         self.verification: Verification | None = None
+        self.audit: Audit | None = None
         self._watch: tuple[str, str] = (
             "off",
             "not opened yet" if ports.segment else "no parent interface is configured",
@@ -232,11 +236,19 @@ class Agent:
                 identity = await self._identify()
                 # By the journal, not by what an earlier try has left in memory: leases of a former Node UID must not be forgotten.
                 former = NodeRef(self.config.node, self._state.meta.get(NODE_UID, ""))
-                changed = self._state.meta.get(
-                    BOOT_ID, identity.boot_id
-                ) != identity.boot_id or former.uid not in ("", identity.node_uid)
+                changed = self._state.meta.get(BOOT_ID, identity.boot_id) != identity.boot_id or former.uid not in (
+                    "",
+                    identity.node_uid,
+                )
                 self.keeper.me = NodeRef(self.config.node, identity.node_uid)
                 self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
+                if (
+                    BOOT_ID not in self._state.meta
+                    and await self._ports.store.get(IP_NODE, self.config.node) is not None
+                ):
+                    self.keeper.shunned |= await lostjournal.shun(
+                        self._ports.store, self._ports.journal, self.keeper.me, identity.boot_id
+                    )
                 if not changed:
                     await self.keeper.reload()
                 await self.mailbox.beat()
@@ -348,9 +360,23 @@ class Agent:
         self.verification.attend(segment.watcher)
         self.pins.is_silent = self.verification.is_silent
         try:
-            await self.verification.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.verification.run(), name="verification")
+                if self.config.probe.audit:
+                    self.audit = self._audit(segment.prober)
+                    tasks.create_task(self.audit.run(), name="audit")
         finally:
             await segment.close()
+
+    def _audit(self, prober: Prober) -> Audit:
+        return Audit(
+            prober,
+            self._ports.clock,
+            lambda: withheld(self.world.pools.catalog, self.world.reserved, self.config.domain),
+            self._tell_leader,
+            interval_s=self.config.probe.audit_interval_s,
+            per_s=self.config.probe.audit_per_s,
+        )
 
     def _on_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
         self.teller.on_address(reason, slot, pool, note)
@@ -360,7 +386,9 @@ class Agent:
 
     def _restore(self, state: JournalState) -> None:
         """What the journal knows, before anything is read: enough to serve DEL and to recognise every address in use."""
-        self.keeper.restore(state.leases, state.slots)
+        self.keeper.shunned = lostjournal.still_shunned(state.slots, self._ports.boot_id)
+        lostjournal.forget(self._ports.journal, state.slots, self._ports.boot_id)
+        self.keeper.restore(state.leases, (r for r in state.slots if not lostjournal.is_about_lost_journal(r)))
         now = self._ports.clock.now()
         for attachment in self.allocator.restore(state):
             for grant in attachment.grants:
@@ -399,6 +427,7 @@ class Agent:
             ),
             recalls=self.recalls.answers(),
             conflicts=tuple(self.verification.conflicts.values()) if self.verification else (),
+            audit=self.audit.entries() if self.audit else (),
             probe=ProbeState(mode=self._watch[0], reason=self._watch[1]),
             version=self._ports.version,
             parent=self.config.parent,

@@ -90,6 +90,7 @@ class BlockKeeper:
         self._looked_at = NEVER
         self._next_index: dict[str, int] = {}
         self._remembered: dict[SlotId, SlotRecord] = {}
+        self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
 
     def leases(self) -> Mapping[Page, Seen]:
@@ -414,6 +415,8 @@ class BlockKeeper:
 
     def _hold(self, slot: SlotId, cool_until_wall: float, *, suspect: int) -> None:
         """Into the stock, with what the journal remembers of the slot."""
+        if slot in self.shunned:
+            return
         now, wall = self._clock.now(), self._clock.wall()
         record = self._remembered.pop(slot, None)
         if record is not None and record.state in ("cooling", "leaving"):

@@ -44,9 +44,7 @@ async def test_a_broken_entry_is_set_aside_and_the_next_is_served(lab: Lab, tmp_
     async with lab.agent("n1") as agent:
         await add(agent, "c2", await lab.pod("p", "n1"))
         (tmp_path / "00000000000000000001-7.del").write_bytes(b"not http")
-        (tmp_path / "00000000000000000002-7.del").write_bytes(
-            b"POST /cni HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"
-        )
+        (tmp_path / "00000000000000000002-7.del").write_bytes(b"POST /cni HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
         spooled(tmp_path, "00000000000000000003-7.del", "c2")
         assert await Spool(tmp_path, agent.verbs, SystemClock()).replay() == 1
         assert agent.allocator.all() == ()

@@ -1,0 +1,54 @@
+"""A journal that is gone: what its node had leased is not used again before a reboot, and nobody's address is given out twice."""
+
+from __future__ import annotations
+
+import pytest
+
+from adapters.journal.memory import MemoryDisk
+from tests.unit.nodeagent.harness import Lab, add, delete, eventually
+
+
+@pytest.fixture
+async def lab() -> Lab:
+    lab = Lab()
+    await lab.namespace()
+    await lab.node("n1")
+    await lab.pool("v4", "10.6.0.0/24", "10.6.0.10-10.6.0.40", default=True)
+    return lab
+
+
+async def lose_journal(lab: Lab) -> set[str]:
+    """Three pods get addresses, then the journal is deleted; returns the addresses."""
+    async with lab.agent("n1") as agent:
+        given = {(await add(agent, f"c{i}", await lab.pod(f"p{i}", "n1")))[0] for i in range(3)}
+    lab.disks["n1"] = MemoryDisk()
+    return given
+
+
+async def test_addresses_of_forgotten_pods_are_not_given_out_again(lab: Lab) -> None:
+    given = await lose_journal(lab)
+    async with lab.agent("n1") as agent:
+        assert {str(slot) for slot in agent.keeper.shunned} >= given
+        fresh = {(await add(agent, f"d{i}", await lab.pod(f"q{i}", "n1")))[0] for i in range(20)}
+        assert not fresh & given
+        await delete(agent, "c0")  # a DEL of a forgotten pod succeeds and frees nothing
+        assert not {str(held.slot) for held in agent.stock} & given
+
+
+async def test_they_stay_shunned_over_restarts_and_come_back_with_a_reboot(lab: Lab) -> None:
+    given = await lose_journal(lab)
+    async with lab.agent("n1"):
+        pass
+    async with lab.agent("n1") as agent:
+        assert {str(slot) for slot in agent.keeper.shunned} >= given
+    async with lab.agent("n1", boot_id="boot-2") as agent:
+        assert agent.keeper.shunned == set()
+        page = next(iter(agent.keeper.leases()))
+        await eventually(
+            lambda: agent.keeper.leases()[page].block.lease_of(agent.keeper.me).slots.bit_count() == len(agent.stock)  # type: ignore[union-attr]
+        )
+
+
+async def test_a_new_node_shuns_nothing(lab: Lab) -> None:
+    async with lab.agent("n1") as agent:
+        assert agent.keeper.shunned == set()
