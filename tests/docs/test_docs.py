@@ -251,7 +251,7 @@ def options_of(command: Any) -> dict[str, bool]:
 
 def leaves(kind: type[errors.NephilaError]) -> Iterator[type[errors.NephilaError]]:
     """Errors that are raised as they are: those below `kind` with a reason of their own, and without further children."""
-    children = kind.__subclasses__()
+    children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
     if kind is errors.BadValue or not children:
         yield kind
     for child in children:
