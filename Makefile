@@ -21,6 +21,7 @@ check: setup ## Formatting, lint, types, import layers, generated files
 	$(PY) -m crds.generate --check
 	$(PY) -m e2e.reference --check
 	$(PY) tools/module_map.py --check
+	tools/chart-check
 
 .PHONY: format
 format: setup ## Format the code
@@ -30,6 +31,7 @@ format: setup ## Format the code
 .PHONY: generate
 generate: setup ## Write what is generated: CRDs, policies, reference pages
 	$(PY) -m crds.generate
+	$(PY) tools/values_schema.py
 	$(PY) -m e2e.reference
 	$(PY) tools/module_map.py
 
@@ -51,6 +53,10 @@ e2e: shim ## The real control plane: contract suites, cluster tests and the lab'
 	$(PY) -m e2e.cluster run -- $(PY) -m pytest tests/contract
 	$(PY) -m pytest -m cluster tests/cluster
 	$(PY) -m e2e.lab run story --api real
+
+.PHONY: image
+image: setup ## Build the container image without a daemon, and check it (build/nephila.tar)
+	tools/image build
 
 .PHONY: bench
 bench: shim ## Measure ADD beside an empty binary and host-local
