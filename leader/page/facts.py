@@ -145,7 +145,8 @@ def window(picture: Map, first: int, count: int) -> dict[str, Any]:
     """
     total = picture.grid.size
     first = max(0, min(first, total - 1))
-    count = max(0, min(count, MAX_WINDOW, total - first))
+    wanted = max(1, min(count, MAX_WINDOW))
+    count = max(0, min(wanted, total - first))
     spans = tuple(_slice(picture.grid, first, count))
     view = RangeSet(picture.grid.family, spans)
     return {
@@ -153,7 +154,7 @@ def window(picture: Map, first: int, count: int) -> dict[str, Any]:
         "first": str(first),
         "count": count,
         "size": str(total),
-        "previous": str(max(first - count, 0)) if first else None,
+        "previous": str(max(first - wanted, 0)) if first else None,
         "next": str(first + count) if first + count < total else None,
         "spans": [[str(Address(picture.grid.family, low)), high - low + 1] for low, high in spans],
         "states": _encoded(picture, view),

@@ -392,3 +392,4 @@ grid.onScroll = paintStrip;
 addEventListener('popstate', route);
 addEventListener('hashchange', route);
 connect();
+window.nephila = { grid, view };

@@ -45,6 +45,7 @@ SECURITY = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
+    "Server": "nephila",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
