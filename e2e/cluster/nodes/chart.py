@@ -68,7 +68,8 @@ class ChartInstallation:
         return {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
             "agent": {"settings": {"parent": settings.PARENT, **self.agent_settings}},
-            "leader": {"settings": dict(self.leader_settings)},
+            # Leaders are on the nodes' network: two of one node would want one port.
+            "leader": {"settings": dict(self.leader_settings), "replicas": min(2, len(self.cluster.nodes))},
         }
 
     async def rolled_out(self, *, timeout_s: float = READY_TIMEOUT_S) -> float:

@@ -12,6 +12,7 @@ import asyncio
 import subprocess
 import sys
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from e2e.cluster.workdir import WorkDir, write_private
 from e2e.lab import fabric, netns
 
 READY_TIMEOUT_S = 60.0
+REMOVAL_TIMEOUT_S = 60.0
 NEEDED = ("containerd", "containerd-shim-runc-v2", "ctr", "runc", "nsenter", "unshare", "setpriv")
 
 
@@ -102,18 +104,21 @@ class RealCluster:
             raise
 
     async def stop(self) -> None:
-        """May be called twice."""
-        try:
-            await asyncio.gather(*(one.remove() for one in self.nodes.values()))
-            await asyncio.gather(*(relay.kill() for relay in self._relays))
-            if self._plane is not None:
-                await self._plane.stop()
-        finally:
-            await asyncio.to_thread(fabric.destroy, self.net.prefix)
-            self.nodes, self._relays, self._plane = {}, [], None
-            if self._work is not None:
-                self._work.remove()
-                self._work = None
+        """Every part is ended even if another refuses; may be called twice."""
+        work, self._work = self._work, None
+        plane, self._plane = self._plane, None
+        async with AsyncExitStack() as stack:  # last in, first out
+            if work is not None:
+                stack.callback(work.remove)
+            stack.push_async_callback(asyncio.to_thread, fabric.destroy, self.net.prefix)
+            if plane is not None:
+                stack.push_async_callback(plane.stop)
+            for relay in self._relays:
+                stack.push_async_callback(relay.kill)
+            removals = [asyncio.create_task(one.remove()) for one in self.nodes.values()]
+            for removal in removals:
+                stack.push_async_callback(asyncio.wait_for, removal, REMOVAL_TIMEOUT_S)
+        self.nodes, self._relays = {}, []
 
     async def ready(self, names: list[str] | None = None, *, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Returns the seconds until those nodes (all, unless named) are Ready. Raises ClusterFailed."""
