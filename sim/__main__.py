@@ -19,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     running.add_argument("--seeds", type=int, default=100, help="how many")
     running.add_argument("--first", type=int, default=1, help="the first seed")
     running.add_argument("--jobs", type=int, default=2, help="processes")
-    running.add_argument("--budget", type=float, default=0.0, help="stop starting seeds after so many seconds (0: never)")
+    running.add_argument(
+        "--budget", type=float, default=0.0, help="stop starting seeds after so many seconds (0: never)"
+    )
     running.add_argument("--shrink", action="store_true", help="find out which faults a failing seed needs")
     replaying = commands.add_parser("replay", help="one seed again, bit for bit")
     replaying.add_argument("seed", type=int)
@@ -35,7 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _replay(options.seed, options.without, options.mutant, trace=options.trace)
     if options.command == "mutants":
         return _mutants(options.only.split(",") if options.only else list(MUTANTS), options.seeds, options.jobs)
-    return _run(range(options.first, options.first + options.seeds), options.jobs, options.budget, minimal=options.shrink)
+    return _run(
+        range(options.first, options.first + options.seeds), options.jobs, options.budget, minimal=options.shrink
+    )
 
 
 def _run(seeds: Iterable[int], jobs: int, budget_s: float, *, minimal: bool) -> int:

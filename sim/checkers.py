@@ -194,7 +194,9 @@ class Checker:
         self.blocks[block.page.name] = block
         if self._world.tracing:
             leases = " ".join(f"{e.node}/{e.node_uid[-2:]}:{e.slots}@{e.epoch % 1000}" for e in new.spec.leases)
-            self._world.trace("block", name=new.name, epoch=new.spec.epoch % 1000, leases=leases, suspect=new.spec.suspect)
+            self._world.trace(
+                "block", name=new.name, epoch=new.spec.epoch % 1000, leases=leases, suspect=new.spec.suspect
+            )
 
 
 def _slot(family: int, value: int) -> SlotId:

@@ -223,7 +223,9 @@ class Kubelet:
         """CNI GC with everything that this runtime knows."""
         known = [{"containerID": cid, "ifname": "eth0"} for cid in self.sandboxes]
         body = {"cniVersion": "1.1.0", "name": NETWORK, "type": "macvlan", "cni.dev/valid-attachments": known}
-        await self.machine.call(HttpRequest("POST", "/cni", {"command": "GC"}, json.dumps(body).encode()), DEL_TIMEOUT_S)
+        await self.machine.call(
+            HttpRequest("POST", "/cni", {"command": "GC"}, json.dumps(body).encode()), DEL_TIMEOUT_S
+        )
 
     # Inside --------------------------------------------------------------------------------------------------------------------------
 

@@ -74,7 +74,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._halted = False
         self.steps = 0
         self._step_limit = MAX_STEPS_AT_ONCE
-        self.set_exception_handler(lambda _loop, _context: None)  # what a dead process leaves behind is nobody's concern
+        self.set_exception_handler(
+            lambda _loop, _context: None
+        )  # what a dead process leaves behind is nobody's concern
 
     # Time and scheduling
 
@@ -89,7 +91,9 @@ class SimLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(self, delay: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_later(
+        self, delay: float, callback: Any, *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + max(delay, 0.0), callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:

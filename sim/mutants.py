@@ -288,5 +288,3 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
 def plant(name: str) -> None:
     """Patch the production code of this process; there is no way back."""
     MUTANTS[name]()
-
-

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable
 
-from adapters.kube.memory import AnswerLost, Answered, AnswerSlow, AppliedLate, Call, Fault, NotSent, RequestLost
+from adapters.kube.memory import Answered, AnswerLost, AnswerSlow, AppliedLate, Call, Fault, NotSent, RequestLost
 from sim.faults import Faults
 from sim.loop import ProcessKilled, current_process
 

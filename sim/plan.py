@@ -115,7 +115,9 @@ class Plan:
         """The kind of pod of which there are more than surely fit, or "". Without a leader nothing recalls other nodes' warm stock."""
         tiny, main4, main6 = (self.pool(name) for name in ("tiny4", "main4", "main6"))
         kinds = [pod.partition("-")[0] for pod in pods]
-        if tiny is not None and kinds.count("tiny") > tiny.size - self._stranded(tiny, leader=leader) - kinds.count("either"):
+        if tiny is not None and kinds.count("tiny") > tiny.size - self._stranded(tiny, leader=leader) - kinds.count(
+            "either"
+        ):
             # an "either" pod may sit on a tiny address, so it counts for both
             return "either" if "either" in kinds else "tiny"
         for pool in (main4, main6):

@@ -88,7 +88,9 @@ def picture(world: World) -> list[str]:
     lines = []
     for block in world.checker.blocks.values():
         if world.is_stored(block):
-            leases = " ".join(f"{lease.node.name}/{lease.node.uid[-3:]}:{format_slots(lease.slots)}" for lease in block.leases)
+            leases = " ".join(
+                f"{lease.node.name}/{lease.node.uid[-3:]}:{format_slots(lease.slots)}" for lease in block.leases
+            )
             lines.append(f"{block.page.name} {leases} suspect={format_slots(block.suspect)} cooling={block.cooling}")
     for machine in world.machines.values():
         if machine.running is None:

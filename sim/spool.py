@@ -28,7 +28,7 @@ class SpoolFile:
     def rename(self, target: SpoolFile) -> None:
         self.directory.files[target.name] = self.directory.files.pop(self.name)
 
-    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001, FBT002  # the signature of pathlib
+    def unlink(self, missing_ok: bool = False) -> None:  # noqa: FBT001  # the signature of pathlib
         if not self.directory.unlink_is_lost():
             self.directory.files.pop(self.name, None)
 

@@ -79,7 +79,9 @@ class Workload:
             entry = world.cluster.read(NODE, ("", name))
             if entry is None:
                 world.create_node(name)
-            if machine.up and (entry is None or machine.running is None or machine.serves_another_than(entry.object.uid)):
+            if machine.up and (
+                entry is None or machine.running is None or machine.serves_another_than(entry.object.uid)
+            ):
                 machine.kill_agent()  # evicted with its Node, and started again by the DaemonSet
                 machine.restart_agent(0.5)
         for pool in world.plan.pools:
