@@ -134,11 +134,11 @@ export class Grid {
     c.lineWidth = line;
     const stroke = (...points) => { c.beginPath(); for (const [x1, y1, x2, y2] of points) { c.moveTo(x1 * size, y1 * size); c.lineTo(x2 * size, y2 * size); } c.stroke(); };
     const dot = (x, y, r) => { c.beginPath(); c.arc(x * size, y * size, r * size, 0, 7); c.fill(); };
-    if (name === 'pinned') dot(0.5, 0.5, 0.2);
+    if (name === 'pinned') for (const [x, y, r] of this.cell < 30 ? [[0.5, 0.5, 0.2]] : [[0.18, 0.18, 0.09], [0.82, 0.18, 0.09], [0.18, 0.82, 0.09], [0.82, 0.82, 0.09]]) dot(x, y, r);
     if (name === 'warm') stroke([-0.1, 0.6, 0.6, -0.1], [-0.1, 1.1, 1.1, -0.1], [0.4, 1.1, 1.1, 0.4]);
     if (name === 'cooling') stroke([0, 0.25, 1, 0.25], [0, 0.5, 1, 0.5], [0, 0.75, 1, 0.75]);
-    if (name === 'suspect') for (const [x, y] of [[0.3, 0.3], [0.7, 0.3], [0.3, 0.7], [0.7, 0.7]]) dot(x, y, 0.09);
-    if (name === 'quarantined') { c.lineWidth = line * 1.4; stroke([0.22, 0.22, 0.78, 0.78], [0.78, 0.22, 0.22, 0.78]); }
+    if (name === 'suspect') for (const [x, y] of [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]]) dot(x, y, 0.09);
+    if (name === 'quarantined') { c.lineWidth = line * 1.4; const e = this.cell < 30 ? 0.22 : 0.06; stroke([e, e, 1 - e, 1 - e], [1 - e, e, e, 1 - e]); }
     if (name === 'reserved') { c.lineWidth = Math.max(1, line * 0.7); stroke([0.33, 0, 0.33, 1], [0.67, 0, 0.67, 1], [0, 0.33, 1, 0.33], [0, 0.67, 1, 0.67]); }
     if (name !== 'allocated' && name !== 'quarantined' && name !== 'pinned') {
       c.lineWidth = Math.max(2, 2 * Math.round(this.scale));
@@ -181,7 +181,10 @@ export class Grid {
     }
     c.globalAlpha = 1;
     for (const index of this.markedBetween(first * columns, (last + 1) * columns)) this.ring(c, index, this.colours.ink, 1.5);
-    if (this.cursor >= 0) this.ring(c, this.cursor, this.colours.accent, 3);
+    if (this.cursor >= 0) {
+      this.ring(c, this.cursor, this.colours.ink, 5);
+      this.ring(c, this.cursor, this.colours.card, 1.5);
+    }
   }
 
   number(c, index, x, y) {
@@ -191,10 +194,11 @@ export class Grid {
     c.font = `600 ${11 * this.scale}px system-ui, sans-serif`;
     c.textAlign = 'center';
     const at = [(x + this.cell / 2) * this.scale, (y + this.cell / 2 + 1) * this.scale];
-    c.lineWidth = 4 * this.scale;
-    c.lineJoin = 'round';
-    c.strokeStyle = this.colours[name];
-    c.strokeText(text, ...at);
+    const wide = c.measureText(text).width + 6 * this.scale;
+    c.fillStyle = this.colours[name];
+    c.beginPath();
+    c.roundRect(at[0] - wide / 2, at[1] - 8 * this.scale, wide, 15 * this.scale, 3 * this.scale);
+    c.fill();
     c.fillStyle = dark ? this.colours.card : this.colours.ink;
     c.fillText(text, ...at);
   }

@@ -1,4 +1,5 @@
 import { Grid, STATES, decode } from './grid.js';
+import { ago, count, make, percent } from './texts.js';
 
 const $ = (id) => document.getElementById(id);
 const WINDOW = 65536;
@@ -14,31 +15,6 @@ const MEANING = {
 const ALWAYS = ['allocated', 'warm', 'free', 'cooling', 'quarantined', 'reserved'];
 const view = { pools: null, name: '', first: '0', part: null, highlight: null, details: new Map(), kept: false };
 const grid = new Grid($('grid-box'), $('grid'), $('spacer'), onCell);
-
-// Texts
-
-const count = (n) => (n < 1e12 ? n.toLocaleString('en') : `about 2^${Math.floor(Math.log2(n))}`);
-
-function percent(share) {
-  const value = share * 100;
-  return `${value > 0 && value < 1 ? '<1' : value > 99 && value < 100 ? '>99' : Math.round(value)} %`;
-}
-
-function ago(stamp) {
-  const seconds = (Date.now() - Date.parse(stamp)) / 1000;
-  const ahead = seconds < 0;
-  const size = Math.abs(seconds);
-  const text = size < 120 ? `${Math.round(size)} s` : size < 7200 ? `${Math.round(size / 60)} min` : size < 172800 ? `${Math.round(size / 3600)} h` : `${Math.round(size / 86400)} d`;
-  return `${new Date(stamp).toLocaleString('sv')} (${ahead ? `in ${text}` : `${text} ago`})`;
-}
-
-/** An element; attributes whose value is null are left out. */
-function make(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 // The API
 
@@ -141,7 +117,7 @@ function showPart(pool) {
   $('pool-why').textContent = pool.why;
   for (const id of ['pool-facts', 'big-bar', 'legend', 'grid-box', 'note']) $(id).hidden = !part;
   if (!part) { $('strip').hidden = $('pager').hidden = true; return; }
-  $('pool-facts').textContent = `IPv${pool.family} ${pool.subnet}${pool.domain ? ` in L2 domain ${pool.domain}` : ''} · ${percent(pool.utilisation)} in use · ${count(pool.available)} available of ${count(pool.total)} · ${pool.nodes} ${pool.nodes === 1 ? 'node' : 'nodes'}`;
+  $('pool-facts').textContent = `IPv${pool.family} ${pool.subnet}${pool.domain ? ` in L2 domain ${pool.domain}` : ''} · ${percent(pool.utilisation)} in use · ${count(pool.available)} available of ${count(pool.total)}${pool.nodes ? ` · ${pool.nodes} ${pool.nodes === 1 ? 'node' : 'nodes'}` : ''}`;
   $('big-bar').replaceChildren(bar(pool));
   $('legend').replaceChildren(...Object.values(STATES).filter((state) => ALWAYS.includes(state) || pool[state]).map((state) => make('li',
     { title: MEANING[state] }, make('span', { class: `swatch ${state}` }), WORDS[state], ' ', make('b', {}, count(pool[state])))));
@@ -210,14 +186,21 @@ function onCell(index, place, how) {
   tip.dataset.address = address;
   if (!same) showTip(address, state, view.details.get(address));
   tip.hidden = false;
-  const { width, height } = tip.getBoundingClientRect();
-  const right = place.left + place.width + 10;
-  tip.style.left = `${right + width < innerWidth - 8 ? right : Math.max(8, place.left - width - 10)}px`;
-  tip.style.top = `${Math.max(8, Math.min(place.top, innerHeight - height - 8))}px`;
+  putTip(place);
+  view.place = place;
   if (!view.details.has(address)) {
     clearTimeout(view.asking);
     view.asking = setTimeout(() => ask(address, state, how), how === 'hover' ? 80 : 30);
   } else if (how !== 'hover') say(address, view.details.get(address));
+}
+
+/** Below the cell, so that its row stays visible; above it where there is no room. */
+function putTip(place) {
+  const tip = $('tip');
+  const { width, height } = tip.getBoundingClientRect();
+  const below = place.top + place.width + 8;
+  tip.style.left = `${Math.max(8, Math.min(place.left + place.width / 2 - 40, innerWidth - width - 8))}px`;
+  tip.style.top = `${below + height < innerHeight - 8 ? below : Math.max(8, place.top - height - 8)}px`;
 }
 
 async function ask(address, state, how) {
@@ -227,6 +210,7 @@ async function ask(address, state, how) {
   view.details.set(address, found);
   if ($('tip').dataset.address !== address) return;
   showTip(address, state, found);
+  putTip(view.place);
   if (how !== 'hover') say(address, found);
 }
 
@@ -340,6 +324,7 @@ function route() {
 
 function connect() {
   const source = new EventSource('api/changes');
+  view.source = source;
   const live = (state, text) => { $('live').dataset.state = state; $('live-text').textContent = text; };
   source.addEventListener('hello', () => { live('live', 'live'); trying(async () => { await loadPools(); route(); await loadPart(); }); });
   source.addEventListener('pools', (event) => {
@@ -349,10 +334,9 @@ function connect() {
   });
   source.addEventListener('error', () => {
     live('lost', 'not live');
-    if (source.readyState !== EventSource.CLOSED) return;
-    source.close();
     trying(loadPools); // says why, if the server does
-    setTimeout(connect, 3000);
+    if (source.readyState !== EventSource.CLOSED) return;
+    setTimeout(() => view.source === source && connect(), 3000);
   });
 }
 
@@ -389,7 +373,10 @@ document.addEventListener('keydown', (event) => {
 });
 $('grid-box').addEventListener('blur', () => { if (!view.kept) closeTip(); });
 grid.onScroll = paintStrip;
+// A page that the browser keeps for the way back would keep its stream too, and six of them are all that one browser has for a server.
+addEventListener('pagehide', () => view.source?.close());
+addEventListener('pageshow', (event) => { if (event.persisted) connect(); });
 addEventListener('popstate', route);
 addEventListener('hashchange', route);
+window.nephila = { grid, view }; // for the console and for tests
 connect();
-window.nephila = { grid, view };

@@ -35,6 +35,7 @@ STATIC = {
     "/page.css": ("page.css", "text/css"),
     "/page.js": ("page.js", "text/javascript"),
     "/grid.js": ("grid.js", "text/javascript"),
+    "/texts.js": ("texts.js", "text/javascript"),
 }
 ICON = (
     b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><rect width="16" height="16" rx="3" fill="#1f5fbf"/>'

@@ -19,6 +19,7 @@ LIVE = "document.querySelector('#live').dataset.state === 'live'"
 # The middle of the address's cell, and its colour there, read from the canvas as a user would see it.
 CELL = """
 const { grid } = window.nephila, index = arguments[0];
+grid.box.scrollIntoView({ block: 'end' });
 const { x, y, width } = grid.cellBox(index), box = grid.canvas.getBoundingClientRect();
 return [box.left + x + width / 2, box.top + y + width / 2];
 """
@@ -83,7 +84,8 @@ async def test_a_click_on_a_pool_shows_its_addresses(
     tip = await chromium.text("#tip")
     for part in ("10.6.0.11", "shop/web-1", "node-1", "Deployment web", "Since", "allocated"):
         assert part in tip
-    inside = "const b = document.querySelector('#tip').getBoundingClientRect(); return b.left >= 0 && b.right <= innerWidth && b.bottom <= innerHeight"
+    box = "const b = document.querySelector('#tip').getBoundingClientRect();"
+    inside = f"{box} return b.left >= 0 && b.right <= innerWidth && b.bottom <= innerHeight"
     assert await chromium.script(inside)
     await chromium.shot(SHOTS / f"tiny-{size[0]}.png")
 
