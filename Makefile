@@ -62,6 +62,10 @@ image: setup ## Build the container image without a daemon, and check it (build/
 bench: shim ## Measure ADD beside an empty binary and host-local
 	$(PY) -m e2e.bench.lab
 
+.PHONY: bench-leader
+bench-leader: setup ## Measure the leader over 5,000 nodes and 150,000 pods
+	$(PY) -m e2e.bench.leader
+
 .PHONY: sim
 sim: setup ## Deterministic simulation (SEEDS=200, MUTANTS=1 for the planted bugs)
 	$(PY) -m sim $(if $(MUTANTS),mutants,run --seeds $(or $(SEEDS),200))
