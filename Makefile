@@ -74,9 +74,14 @@ sim: setup ## Deterministic simulation (SEEDS=200, MUTANTS=1 for the planted bug
 model: setup ## Exhaust the lease protocol's state space; the known-bad variants must fail
 	$(PY) -m sim.model
 
+.PHONY: docs
+docs: setup ## Build the documentation as a site (build/site)
+	@[ -x build/docs-venv/bin/zensical ] || { python3 -m venv build/docs-venv && build/docs-venv/bin/pip install -q zensical==0.0.73; }
+	build/docs-venv/bin/zensical build -s
+
 .PHONY: clean
 clean: ## Remove build results
-	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: lock
 lock: setup ## Pin the dependencies anew (needs the registry)
