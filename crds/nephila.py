@@ -285,6 +285,18 @@ class ConflictSeen(WireStruct):
     how: Annotated[str, say("What showed it: a probe, or a frame heard.", maxLength=253)] = ""
 
 
+AUDIT_MAX = 256
+
+
+class AuditEntry(WireStruct):
+    """An address that no pod may be given, as it was found on the wire."""
+
+    ip: Annotated[str, say("The address.", rules=ADDRESS_RULES, maxLength=ADDRESS_LENGTH)]
+    state: Annotated[str, say("Whether anybody answered for it.", enum=["silent", "in-use"])]
+    mac: Annotated[str, say("MAC address of the station that uses it.", maxLength=59)] = ""
+    checked: Annotated[datetime, say("When it was last tested.")]
+
+
 class ProbeState(WireStruct):
     """How the agent watches the wire."""
 
@@ -300,6 +312,9 @@ class IPNodeStatus(WireStruct):
     recalls: Annotated[tuple[RecallAnswer, ...], say("Answers.", maxItems=64, **map_list("id"))] = ()
     pools: Annotated[tuple[PoolStock, ...], say("Stock by pool.", maxItems=1024, **map_list("name"))] = ()
     conflicts: Annotated[tuple[ConflictSeen, ...], say("Latest conflicts.", maxItems=256)] = ()
+    audit: Annotated[
+        tuple[AuditEntry, ...], say("Reserved and excluded addresses, those in use first.", maxItems=AUDIT_MAX)
+    ] = ()
     probe: ProbeState | UnsetType = UNSET
     version: Annotated[str, say("Version of the agent.", maxLength=64)] = ""
     parent: Annotated[str, say("Parent interface that is watched.", maxLength=63)] = ""

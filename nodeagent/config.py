@@ -52,6 +52,9 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
     verify_interval_s: float = 300.0  # a clear verdict is believed for so long
     retest_s: float = 60.0  # an address that a stranger uses is tested again after this, and ever more rarely
+    audit: bool = False  # test the reserved and excluded addresses of the pools too, for IPNode.status.audit
+    audit_interval_s: float = 600.0  # each of them so often
+    audit_per_s: float = 10.0  # so many a second at most
     watch: Literal["ebpf", "packet", "off"] = "ebpf"  # the best watcher to try
 
 

@@ -34,7 +34,7 @@ SYNC = histogram(
 )
 PROBE = histogram(
     "nephila_probe_seconds",
-    "One batch of address tests on the segment, by lane: add (a pod waits) or background.",
+    "One batch of address tests on the segment, by lane: add (a pod waits), background or audit.",
     "lane",
 )
 VERDICTS = counter("nephila_probe_verdicts_total", "Addresses tested, by what was found.", "verdict")

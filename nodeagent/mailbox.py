@@ -18,7 +18,7 @@ from adapters.clock import Clock
 from adapters.journal import Journal, PutMeta
 from adapters.kube.store import Conflict, Missing, Store, Stored, StoreError, Unknown
 from crds.meta import UNSET, ObjectMeta
-from crds.nephila import IP_NODE, ConflictSeen, Heartbeat, IPNode, PoolStock, ProbeState, RecallAnswer
+from crds.nephila import IP_NODE, AuditEntry, ConflictSeen, Heartbeat, IPNode, PoolStock, ProbeState, RecallAnswer
 from ipam.errors import ApiUnreachable
 from ipam.fence import Fence, acknowledged, cleared, observed
 
@@ -36,6 +36,7 @@ class NodeReport:
     pools: tuple[PoolStock, ...] = ()
     recalls: tuple[RecallAnswer, ...] = ()
     conflicts: tuple[ConflictSeen, ...] = ()
+    audit: tuple[AuditEntry, ...] = ()
     probe: ProbeState | None = None
     version: str = ""
     parent: str = ""
@@ -185,6 +186,7 @@ class Mailbox:
             "pools": msgspec.to_builtins(report.pools),
             "recalls": msgspec.to_builtins(report.recalls),
             "conflicts": msgspec.to_builtins(report.conflicts),
+            "audit": msgspec.to_builtins(report.audit),
             "probe": msgspec.to_builtins(report.probe) if report.probe else None,
             "version": report.version,
             "parent": report.parent,

@@ -141,6 +141,11 @@ class World:
             self._pools = Pools.build(pools.values, convert.reserved_union(reserved.values), self._pools.generation + 1)
         return self._pools
 
+    @property
+    def reserved(self) -> dict[Family, RangeSet]:
+        """What SpiderReservedIPs withhold from every pool, both families present."""
+        return convert.reserved_union(convert.readable(self.reserved_seen, convert.reserved).values)
+
     def supply(self, pool: str) -> tuple[int, int] | None:
         """(addresses that a pod could get, nodes that share them) as the leader last published; None if it has not."""
         stored = self.pools_seen.get(pool)

@@ -37,10 +37,11 @@ _DRAW_BITS = 30
 
 
 class Lane(Enum):
-    """Who waits for the verdicts: a pod (ADD), or nobody in particular."""
+    """Who waits for the verdicts: a pod (ADD), free addresses that will soon be wanted (BACKGROUND), an administrator (AUDIT)."""
 
     ADD = "add"
     BACKGROUND = "background"
+    AUDIT = "audit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Limits:
     in_flight: int = DEFAULT_IN_FLIGHT
     add_calls: int = 16
     background_calls: int = 1
+    audit_calls: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Prober:
         self._lanes = {
             Lane.ADD: asyncio.Semaphore(self._limits.add_calls),
             Lane.BACKGROUND: asyncio.Semaphore(self._limits.background_calls),
+            Lane.AUDIT: asyncio.Semaphore(self._limits.audit_calls),
         }
         self._nonces: OrderedDict[bytes, None] = OrderedDict()
         self._proxies: frozenset[str] = frozenset()
@@ -201,7 +204,7 @@ class Prober:
         return (Address(network.family, network.base | self._entropy.bits(host_bits)),)
 
     def _batch(self, addresses: Iterable[Address], profile: Profile, lane: Lane, around: Surroundings) -> Batch:
-        reserve = self._limits.burst / 2 if lane is Lane.BACKGROUND else 0.0
+        reserve = self._limits.burst / 2 if lane is not Lane.ADD else 0.0
         sender = Sender(self._port.mac, profile, self._vlan, self._limits.in_flight, reserve)
         return Batch((self._candidate(address, profile) for address in addresses), sender, around, self._bucket)
 
