@@ -27,10 +27,16 @@ function parseV6(text) {
   return groups.reduce((sum, group) => (sum << 16n) + BigInt(`0x${group}`), 0n);
 }
 
+/** RFC 5952: the first longest run of two or more zero groups is written as "::". */
 function formatV6(value) {
   const groups = Array.from({ length: 8 }, (_, index) => ((value >> BigInt(112 - 16 * index)) & 0xffffn).toString(16));
-  const longest = groups.join(':').match(/\b0(:0)+\b/g)?.sort((a, b) => b.length - a.length)[0];
-  return longest ? groups.join(':').replace(longest, ':').replace(/:{3,}/, '::') : groups.join(':');
+  let [at, length] = [-1, 1];
+  groups.forEach((_, start) => {
+    const end = groups.findIndex((group, index) => index >= start && group !== '0');
+    const run = (end < 0 ? 8 : end) - start;
+    if (run > length) [at, length] = [start, run];
+  });
+  return at < 0 ? groups.join(':') : `${groups.slice(0, at).join(':')}::${groups.slice(at + length).join(':')}`;
 }
 
 /** The address `offset` after `text`. */
@@ -86,7 +92,7 @@ export class Grid {
 
   label(index) {
     const text = this.address(index);
-    return text.includes(':') ? `…${text.slice(-9)}` : text;
+    return text.includes(':') ? `…:${text.split(':').slice(-2).join(':')}` : text;
   }
 
   layout() {
@@ -95,7 +101,7 @@ export class Grid {
     if (!count || width <= 0) { this.rows = 0; this.paintSoon(); return; }
     const context = this.canvas.getContext('2d');
     context.font = LABEL_FONT;
-    this.gutter = Math.ceil(Math.max(context.measureText(this.label(0)).width, context.measureText(this.label(count - 1)).width)) + 10;
+    this.gutter = Math.ceil(Math.max(...[0, 1, count >> 1, count - 1].map((at) => context.measureText(this.label(Math.min(at, count - 1))).width))) + 10;
     const least = count <= 64 ? 34 : count <= 256 ? 22 : 13;
     const room = width - this.gutter;
     let columns = 64;
@@ -168,6 +174,7 @@ export class Grid {
       const y = PADDING + row * cell - top;
       c.font = LABEL_FONT.replace('11px', `${11 * scale}px`);
       c.fillStyle = this.colours.soft;
+      c.globalAlpha = 1;
       c.textAlign = 'left';
       if (cell >= 13 || row % 2 === 0) c.fillText(this.label(row * columns), PADDING * scale, (y + cell / 2) * scale);
       for (let column = 0; column < columns; column += 1) {
@@ -236,6 +243,7 @@ export class Grid {
   mark(ranges) {
     this.ranges = ranges;
     this.paintSoon();
+    this.onScroll?.();
   }
 
   topIndex() {

@@ -154,6 +154,8 @@ function paintStrip() {
     c.fillStyle = grid.colours.quarantined;
     if (bad) c.fillRect(x, 0, w, 6);
   });
+  c.fillStyle = grid.colours.ink;
+  for (const [from, length] of grid.ranges) c.fillRect((from / grid.states.length) * width, 34, Math.max(2, (length / grid.states.length) * width), 6);
   if (grid.rows) {
     const [first, last] = grid.visibleRows();
     c.strokeStyle = grid.colours.ink;

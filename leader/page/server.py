@@ -198,8 +198,8 @@ def _json(value: Any) -> web.Response:
 
 
 def _refused(kind: type[web.HTTPException], error: str, message: str, **more: str) -> web.HTTPException:
-    body = msgspec.json.encode({"error": error, "message": message, **more})
-    return kind(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})
+    text = msgspec.json.encode({"error": error, "message": message, **more}).decode()
+    return kind(text=text, content_type="application/json", headers={"Cache-Control": "no-store"})
 
 
 def _whole(request: web.Request, name: str, default: int) -> int:

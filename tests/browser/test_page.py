@@ -202,7 +202,18 @@ async def test_a_pool_without_end_is_shown_in_parts(chromium: Browser, page: Pag
     await chromium.until("document.querySelectorAll('#matches li').length === 1")
     await chromium.press("Enter")
     await chromium.until("document.querySelector('#tip').innerText.includes('fd00:6::8000:0:0:1')")
+    assert (await chromium.text("#part")).startswith("fd00:6:0:0:8000:: – fd00:6::8000:0:0:ffff")
     await chromium.shot(SHOTS / "v6-1440.png")
+
+
+async def test_the_picture_for_the_docs(chromium: Browser, page: PageServer) -> None:
+    """docs/images/page.png is a copy of this."""
+    await opened(chromium, page, (1280, 800), "campus")
+    await chromium.script("document.querySelector('#grid-box').scrollTop = 2000")
+    x, y = await cell(chromium, 64 * 160 + 12)
+    await chromium.point(x, y)
+    await chromium.until("document.querySelector('#tip').innerText.includes('Pod')")
+    await chromium.shot(SHOTS / "docs.png")
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
