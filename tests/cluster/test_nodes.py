@@ -6,6 +6,7 @@ One cluster for the module. Tests leave it as they found it: three nodes Ready, 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -344,21 +345,24 @@ async def test_the_machine_keeps_its_settings_and_paths(cluster: RealCluster) ->
 async def test_a_killed_run_leaves_nothing_that_the_next_does_not_remove() -> None:
     """SIGKILL of the harness: the kernel ends every program of it; names and cgroups go with the next start."""
     script = (
-        "import asyncio, os, signal\n"
+        "import asyncio, os, signal, sys\n"
         "from e2e.cluster.nodes.labs import RealCluster\n"
         "async def main():\n"
         "    async with RealCluster(1) as cluster:\n"
-        "        print(cluster.net.prefix, cluster.nodes['node-1'].init_pid, flush=True)\n"
+        "        print(cluster.net.prefix, cluster.nodes['node-1'].init_pid, cluster.folder, cluster.plane.layout.folder)\n"
+        "        sys.stdout.flush()\n"
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
         "asyncio.run(main())\n"
     )
-    prefix, pid = (await python(script)).split()
+    prefix, pid, *folders = (await python(script)).split()
     async with asyncio.timeout(10.0):
         while Path(f"/proc/{pid}").exists() or any(thing.startswith("pid") for thing in fabric.leftovers(prefix)):
             await asyncio.sleep(0.1)
     assert fabric.leftovers(prefix) + cgroups.names(prefix) != []
     await python("from e2e.cluster.nodes.labs import sweep; sweep()")
     assert fabric.leftovers(prefix) + cgroups.names(prefix) == []
+    for folder in folders:  # the next cluster removes them too, but only once they are a minute old
+        shutil.rmtree(folder)
 
 
 async def python(script: str) -> str:
