@@ -98,6 +98,7 @@ class Machine:
         self.running: Running | None = None
         self.orphans: list[Sandbox] = []  # sandboxes that the last power loss took
         self.on_commit: Callable[[Machine, Sequence[Write]], None] = world.checker.committed
+        self.on_start: Callable[[Agent], None] = lambda _agent: None
         self.crash_point: Callable[[str], bool] | None = None
         self._restart: asyncio.TimerHandle | None = None
         world.loop.create_task(self._write_back())
@@ -150,6 +151,7 @@ class Machine:
             version="sim",
         )
         agent = Agent(self.config, ports)
+        self.on_start(agent)
         main = self.loop.create_task(self._main(agent), context=process.context.copy())
         running = Running(process, journal, agent, main, {})
         main.add_done_callback(lambda task: self._ended(running, task), context=self.world.context)

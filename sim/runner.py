@@ -47,9 +47,9 @@ def run_seeds(seeds: Iterable[int], jobs: int, budget_s: float = 0.0, mutant: st
 
 
 def hunt(mutant: str, seeds: Iterable[int], jobs: int) -> Outcome | None:
-    """The first seed that catches the planted bug."""
+    """The first seed that catches the planted bug, and passes without it."""
     for outcome in run_seeds(seeds, jobs, mutant=mutant):
-        if outcome.violation is not None:
+        if outcome.violation is not None and next(run_seeds([outcome.seed], 1)).violation is None:
             return outcome
     return None
 

@@ -59,12 +59,20 @@ class Outcome:
 
 
 class World:
-    def __init__(self, seed: int, loop: SimLoop, *, without: Collection[str] = (), tracing: bool = False) -> None:
+    def __init__(
+        self,
+        seed: int,
+        loop: SimLoop,
+        *,
+        without: Collection[str] = (),
+        tracing: bool = False,
+        plan: Plan | None = None,
+    ) -> None:
         self.seed = seed
         self.loop = loop
         self.context = copy_context()
         self.faults = Faults.draw(seed, without)
-        self.plan = Plan.draw(seed)
+        self.plan = plan or Plan.draw(seed)
         self.hostile = False
         self.over = False
         self.probes = False
@@ -165,7 +173,8 @@ class World:
             raise self.checker.failed.result()
         story.result()
 
-    async def _story(self) -> None:
+    def begin(self) -> None:
+        """Pools and nodes exist, agents and leaders start."""
         self.cluster.create(NAMESPACE, Namespace(metadata=ObjectMeta(name=NAMESPACE_NAME)))
         for pool in self.plan.pools:
             wire = {"metadata": {"name": pool.name}, "spec": pool.spec}
@@ -175,6 +184,9 @@ class World:
             machine.start_agent()
         for candidate in self.candidates:
             candidate.start()
+
+    async def _story(self) -> None:
+        self.begin()
         self.hostile = True
         await self.workload.run(self.plan.hostile_s)
         self.hostile = False

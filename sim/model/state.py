@@ -7,7 +7,6 @@ of (epochs, versions, beats, marks, uids) are renumbered by rank, which makes th
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import NamedTuple
 
 from ipam import reclaim
@@ -36,7 +35,6 @@ class Agent(NamedTuple):
 
     fence: Fence
     holds: bool = True
-    epoch: int = 0
     used: bool = False
     starting: bool = False
     retaken: bool = False
@@ -78,6 +76,8 @@ def first() -> State:
 def canonical(state: State) -> State:
     """The same state with every token replaced by its rank, and the two leaders in a fixed order."""
     a, box, leaders = state.a, state.box, state.leaders
+    if box is not None and box.mark and not box.standing_mark:
+        box = reclaim.Mailbox(box.uid, box.resource_version, box.beat)  # an answered mark is as good as none
     pendings = [p for p in (a.pending, *(leader.pending for leader in leaders)) if p is not None]
     known = [leader.state for leader in leaders if leader.state is not None]
     kept = [s for s in known if not isinstance(s, reclaim.Watching)]
@@ -85,7 +85,6 @@ def canonical(state: State) -> State:
     epochs = _ranks(
         [block.epoch for block in blocks]
         + [lease.epoch for block in blocks for lease in block.leases]
-        + [a.epoch]
         + [lease.epoch for s in kept for lease in s.leases.values()]
     )
     versions = _ranks([state.version, *(p.version for p in pendings if p.block is not None)])
@@ -99,8 +98,11 @@ def canonical(state: State) -> State:
     uids = _ranks([int(uid) for uid in (*([box.uid] if box else []), a.fence.mailbox_uid, *(s.uid for s in known)) if uid])
 
     def block_of(block: Block) -> Block:
-        leases = tuple(replace(lease, epoch=epochs[lease.epoch]) for lease in block.leases)
-        return replace(block, leases=leases, epoch=epochs[block.epoch], term=0)
+        # Terms are compared nowhere here, and a suspect slot is as good as any to B, whose probe may be wrong.
+        return Block(PAGE, tuple(lease_of(lease) for lease in block.leases), epoch=epochs[block.epoch])
+
+    def lease_of(lease: Lease) -> Lease:
+        return Lease(lease.node, lease.slots, epochs[lease.epoch])
 
     def pending_of(p: Pending | None) -> Pending | None:
         if p is None:
@@ -108,7 +110,7 @@ def canonical(state: State) -> State:
         return p._replace(version=versions[p.version], block=block_of(p.block)) if p.block else p._replace(version=boxes[p.version])
 
     def beat_of(beat: reclaim.Beat | None) -> reclaim.Beat | None:
-        return replace(beat, sequence=beats[beat.sequence]) if beat else None
+        return reclaim.Beat(beats[beat.sequence], beat.boot_id, beat.node_uid) if beat else None
 
     def uid_of(uid: str) -> str:
         return str(uids[int(uid)]) if uid else ""
@@ -117,20 +119,24 @@ def canonical(state: State) -> State:
         s = leader.state
         if s is None:
             return leader._replace(pending=pending_of(leader.pending))
-        s = replace(s, uid=uid_of(s.uid), beat=beat_of(s.beat))
-        if not isinstance(s, reclaim.Watching):
-            s = replace(s, leases=_Kept((k, replace(v, epoch=epochs[v.epoch])) for k, v in s.leases.items()))
-        if isinstance(s, reclaim.Marked):
-            s = replace(s, mark=marks[s.mark])
+        uid, beat = uid_of(s.uid), beat_of(s.beat)
+        if isinstance(s, reclaim.Watching):
+            s = reclaim.Watching(uid, beat, s.since)
+        else:
+            held = _Kept((key, lease_of(lease)) for key, lease in s.leases.items())
+            if isinstance(s, reclaim.Remembered):
+                s = reclaim.Remembered(uid, "", beat, held)  # the mark rests on a fresh read, not on this version
+            else:
+                s = reclaim.Marked(uid, beat, marks[s.mark], held, FRESH)
         return leader._replace(state=s, pending=pending_of(leader.pending))
 
     if box is not None:
         box = reclaim.Mailbox(
             uid_of(box.uid), str(boxes[int(box.resource_version)]), beat_of(box.beat), marks[box.mark], marks[box.answered]
         )
-    fence = replace(a.fence, mark=marks[a.fence.mark], mailbox_uid=uid_of(a.fence.mailbox_uid))
-    a = a._replace(fence=fence, epoch=epochs[a.epoch], seen=boxes[a.seen], pending=pending_of(a.pending))
-    one, two = sorted((leader_of(leader) for leader in leaders), key=repr)
+    fence = Fence(a.fence.lease_s, a.fence.acknowledged_at, uid_of(a.fence.mailbox_uid), marks[a.fence.mark])
+    a = Agent(fence, a.holds, a.used, a.starting, a.retaken, boxes[a.seen], pending_of(a.pending))
+    one, two = sorted((leader_of(leader) for leader in leaders), key=_order)
     return State(block_of(state.block), versions[state.version], box, a, state.b_holds, state.b_used, (one, two))
 
 
@@ -139,6 +145,16 @@ class _Kept(dict[tuple[Page, str], Lease]):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))
+
+
+def _order(leader: Leading) -> tuple[object, ...]:
+    """Leaders are alike: which of them is in which state makes no difference."""
+    s, p = leader.state, leader.pending
+    beat = s.beat.sequence if s is not None and s.beat is not None else 0
+    kept = [] if s is None or isinstance(s, reclaim.Watching) else [held.epoch for held in s.leases.values()]
+    mark = s.mark if isinstance(s, reclaim.Marked) else ""
+    block = (p.version, p.block.epoch) if p is not None and p.block is not None else (0, 0)
+    return (type(s).__name__, s.uid if s else "", beat, mark, kept, leader.may_ripen, leader.unused, block)
 
 
 def remembrance(block: Block) -> _Kept:

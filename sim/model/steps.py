@@ -95,7 +95,7 @@ def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
 
 def _read_block(state: State) -> State:
     current = state.block.lease_of(A)
-    return _with(state, holds=current is not None, epoch=current.epoch if current else 0)
+    return _with(state, holds=current is not None)
 
 
 def _read_box(state: State, variant: Variant) -> State:

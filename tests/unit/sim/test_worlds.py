@@ -1,0 +1,40 @@
+"""A first handful of seeds, some of the planted bugs, and the weakened protocols; `python -m sim` and `python -m sim.model` do the rest."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+import structlog
+
+from sim.model.__main__ import WEAKENINGS
+from sim.model.explorer import explore
+from sim.model.steps import Variant
+from sim.mutants import MUTANTS
+from sim.runner import hunt
+from sim.world import simulate
+
+
+@pytest.mark.parametrize("seed", range(1, 13))
+def test_a_seed_keeps_every_invariant(seed: int) -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    outcome = simulate(seed)
+    assert outcome.violation is None, f"python -m sim replay {seed}: {outcome.violation}"
+
+
+@pytest.mark.parametrize("name", ["drop-cas", "ignore-generation-on-del", "half-dual-stack", "forget-excluded"])
+def test_a_planted_bug_is_caught(name: str) -> None:
+    assert hunt(name, range(1, 40), jobs=1) is not None
+
+
+def test_sixteen_bugs_are_planted() -> None:
+    assert len(MUTANTS) == 16
+
+
+@pytest.mark.parametrize("name", ["the leader does not wait", "the leader reclaims by belief"])
+def test_a_weakened_protocol_gives_an_address_twice(name: str) -> None:
+    assert explore(WEAKENINGS[name], 200_000).run
+
+
+def test_the_protocol_gives_none_twice_among_the_first_states() -> None:
+    assert explore(Variant(), 30_000).run == ()
