@@ -209,8 +209,8 @@ async def test_a_pool_without_end_is_shown_in_parts(chromium: Browser, page: Pag
 async def test_the_picture_for_the_docs(chromium: Browser, page: PageServer) -> None:
     """docs/images/page.png is a copy of this."""
     await opened(chromium, page, (1280, 800), "campus")
-    await chromium.script("document.querySelector('#grid-box').scrollTop = 2000")
-    x, y = await cell(chromium, 64 * 160 + 12)
+    first = await chromium.script("const g = window.nephila.grid; g.box.scrollTop = 30 * g.cell; return 48 * g.columns")
+    x, y = await cell(chromium, first + 5)
     await chromium.point(x, y)
     await chromium.until("document.querySelector('#tip').innerText.includes('Pod')")
     await chromium.shot(SHOTS / "docs.png")
