@@ -20,7 +20,7 @@ from e2e.lab.runtime import Executor
 
 API_PORT = 8001
 HEALTH_PORT, LEADER_HEALTH_PORT = 5710, 5711
-READY_TIMEOUT_S = 30.0
+READY_TIMEOUT_S = 90.0  # ten nodes on two cores each compile their watcher first
 AGENT_COMMAND = (sys.executable, "-m", "nodeagent")
 LEADER_LABEL: Mapping[str, str] = {"nephila.io/leader": "true"}
 AGENT_LEASE_S = 300.0
@@ -33,9 +33,10 @@ class AgentError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What goes over the lab's own settings of agents and leaders, key by key; mappings are merged."""
+    """What goes over the lab's own settings of agents and leaders, key by key; mappings are merged. `first`: only on the first node."""
 
     agent: Mapping[str, object] = field(default_factory=dict)
+    first: Mapping[str, object] = field(default_factory=dict)
     leader: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -122,6 +123,7 @@ def make(
     (directory / "state").mkdir(mode=0o700, parents=True)
     leader_file = directory / "leader.yaml"
     agent = merged(agent_config(node, directory, access, leader_file), settings.agent)
+    agent = merged(agent, settings.first if node == fabric.nodes[0] else {})
     leader = merged(leader_config(node, access, agent), settings.leader)
     file = directory / "agent.yaml"
     file.write_text(yaml.safe_dump(agent, sort_keys=False))

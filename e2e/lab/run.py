@@ -113,7 +113,8 @@ def load(name: str) -> Scenario:
     if name not in known:
         raise ValueError(f"no scenario {name!r}; there are: {', '.join(known)}")
     module = importlib.import_module(f"e2e.lab.scenarios.{name.replace('-', '_')}")
-    settings = Settings(getattr(module, "AGENT_SETTINGS", {}), getattr(module, "LEADER_SETTINGS", {}))
+    names = ("AGENT_SETTINGS", "FIRST_AGENT_SETTINGS", "LEADER_SETTINGS")
+    settings = Settings(*(getattr(module, name, {}) for name in names))
     return Scenario(name, module.TITLE, module.NODES, module.run, settings)
 
 
