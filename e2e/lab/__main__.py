@@ -24,6 +24,8 @@ def main() -> int:
         "where", nargs="?", default="", help="node-1, namespace/pod, gateway, foreign; none: beside the API server"
     )
     shell.add_argument("command", nargs=argparse.REMAINDER, help="run this instead of a shell")
+    both = verbs.add_parser("compare", help="a scenario on both API servers, ADD times side by side")
+    both.add_argument("scenario", nargs="?", default="pace")
     verbs.add_parser("scenarios", help="list the scenarios")
     serve = verbs.add_parser("serve")
     serve.add_argument("--nodes", type=int, default=3)
@@ -34,6 +36,8 @@ def main() -> int:
             return commands.run(
                 options.scenario, options.nodes, "json" if options.json else "text", options.api, options.size
             )
+        case "compare":
+            return commands.compare(options.scenario)
         case "up":
             return commands.up(options.nodes, "nothing" if options.empty else "examples")
         case "serve":

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from e2e.cluster.binaries import BuildFailed
 from e2e.cluster.program import ClusterFailed
+from e2e.lab import compare as comparison
 from e2e.lab import display, standing
 from e2e.lab import run as runs
 from e2e.lab.agents import AgentError
@@ -59,6 +60,20 @@ def run(
         if not summary.passed:
             console.print(f"logs: {runs.FAILED_LOGS}")
     return 0 if summary.passed else 1
+
+
+def compare(name: str) -> int:
+    """The scenario on both API servers, one after the other; 0 if both passed."""
+    console = Console()
+    servers: tuple[ServerName, ...] = ("embedded", "real")
+    try:
+        summaries = [run_to_end(runs.run_scenario(runs.load(name), None, console, server=server)) for server in servers]
+    except Interrupted:
+        return 130
+    except REFUSALS as error:
+        return refuse(error)
+    console.print(comparison.table(summaries))
+    return 0 if all(summary.passed for summary in summaries) else 1
 
 
 def scenarios() -> int:
