@@ -16,7 +16,7 @@ from adapters.clock import Clock
 from ipam import demand, lease
 from ipam.errors import ApiUnreachable
 from ipam.slots import Page
-from ipam.stock import FREE_STATES, State, Stock
+from ipam.stock import State, Stock
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.needs import Needs

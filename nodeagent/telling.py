@@ -80,9 +80,7 @@ class Teller:
         started = before.acknowledged_at > float("-inf")
         if after.mark and after.mark != before.mark and started:
             self.marks += 1
-            self._tell(
-                "NodeFenced", "Heartbeat", f"mark {after.mark}: every lease is re-taken before use", self._node
-            )
+            self._tell("NodeFenced", "Heartbeat", f"mark {after.mark}: every lease is re-taken before use", self._node)
         if before.mark and not after.mark and started:
             self._tell("NodeUnfenced", "Heartbeat", f"mark {before.mark} is answered", self._node)
         silent = self._clock.now() - before.acknowledged_at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -98,5 +99,12 @@ def _mutants(names: list[str], seeds: int, jobs: int) -> int:
     return 0 if caught == len(names) else 1
 
 
+def _with_fixed_hashes() -> None:
+    """Start over with fixed string hashes: the production code may iterate over sets, and a replay must do so in the same order."""
+    if os.environ.get("PYTHONHASHSEED") != "0":
+        os.execve(sys.executable, [sys.executable, "-m", "sim", *sys.argv[1:]], {**os.environ, "PYTHONHASHSEED": "0"})
+
+
 if __name__ == "__main__":
+    _with_fixed_hashes()
     sys.exit(main())

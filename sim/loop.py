@@ -153,8 +153,9 @@ class SimLoop(asyncio.BaseEventLoop):
             if process is not None and process.frozen:
                 process.parked.append(handle)
                 continue
-            self.steps += 1
-            self._virtual += STEP_S
+            if process is None or process.alive:  # the order in which the dead unwind is that of addresses in memory
+                self.steps += 1
+                self._virtual += STEP_S
             handle._run()
             if self._halted:
                 return

@@ -147,7 +147,7 @@ class Client:
     async def until(self, path: str, holds: Callable[[Reply], bool], timeout_s: float = 20.0) -> Reply:
         """Reads until the answer is as expected; returns it."""
         async with asyncio.timeout(timeout_s):
-            while not holds(reply := await self.get(path)):  # noqa: ASYNC110 - the condition is the server's
+            while not holds(reply := await self.get(path)):
                 await asyncio.sleep(0.05)
         return reply
 

@@ -91,7 +91,7 @@ def _wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
 async def until(done: Callable[[], object], most_s: float = 3.0) -> None:
     """Let the loop run until `done()`; fails when it takes too long."""
     async with asyncio.timeout(most_s):
-        while not done():  # noqa: ASYNC110  # what is awaited is a fact of the kernel or of a callback's list
+        while not done():  # what is awaited is a fact of the kernel or of a callback's list
             await asyncio.sleep(0.005)
 
 

@@ -159,7 +159,7 @@ async def test_an_announcement_moves_a_neighbours_entry_to_the_new_mac(node: Nod
     prober.announce(HELD6, "02:00:00:00:00:77")
 
     async def moved() -> None:
-        while peer.ip("neighbour", "show").count("02:00:00:00:00:77") < 2:  # noqa: ASYNC110  # a fact of the kernel
+        while peer.ip("neighbour", "show").count("02:00:00:00:00:77") < 2:  # a fact of the kernel
             await asyncio.sleep(0.1)
 
     await asyncio.wait_for(moved(), 5)

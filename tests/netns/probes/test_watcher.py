@@ -49,7 +49,7 @@ class Scene:
         frames = [codec.encode(message) for message in (*messages, arp_announcement(marker, STRANGER))]
         assert port.send(frames) == len(frames)
         async with asyncio.timeout(2):
-            while self.watcher.last_seen(marker) == before:  # noqa: ASYNC110  # a fact of a kernel map
+            while self.watcher.last_seen(marker) == before:  # a fact of a kernel map
                 await asyncio.sleep(0.002)
         await asyncio.sleep(0.01)
         return list(self.events)
@@ -206,7 +206,7 @@ async def test_the_wire_to_event_latency_is_below_100_ms(scene: Scene) -> None:
         sent = loop.time()
         scene.stranger.send([codec.encode(arp_announcement(address, STRANGER))])
         async with asyncio.timeout(1):
-            while not scene.events:  # noqa: ASYNC110  # the fewest turns, for the measurement
+            while not scene.events:  # the fewest turns, for the measurement
                 await asyncio.sleep(0)
         delays.append(loop.time() - sent)
     delays.sort()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -30,10 +32,8 @@ class LeaseRuns(RuleBasedStateMachine):
         self.block = new
 
     def attempt(self, change: object) -> None:
-        try:
+        with suppress(lease.LeaseRefused):
             self.put(change())  # type: ignore[operator]
-        except lease.LeaseRefused:
-            pass
 
     @rule(node=nodes, usable=masks, count=st.integers(0, 20), start=st.integers(0, 63))
     def claim(self, node: NodeRef, usable: int, count: int, start: int) -> None:

@@ -20,7 +20,7 @@ ONCE = Requests(count=1)
 
 async def eventually(met: Callable[[], bool], timeout_s: float = 3.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not met():  # noqa: ASYNC110  # the other side has no event to wait for
+        while not met():  # the other side has no event to wait for
             await asyncio.sleep(0.01)
 
 
