@@ -1,7 +1,7 @@
 """One short life of a node, with a crash at any chosen effect boundary: before or after each journal commit, sync and API write.
 
-The story has ADD, DEL, a claim, a give-back, a retried ADD, a recall by a full pool, and a restart. After the crash the agent starts again, the story goes on, and the world must end quiet
-and whole (I4, I7, I8), with every answered ADD in the journal (I3) and memory rebuilt as it was (I12).
+The story has ADD, DEL, claims, give-backs, a recall because a pool is full, and a restart. After the crash the agent starts again, the story goes
+on, and the world must end quiet and whole (I4, I7, I8), with every answered ADD in the journal (I3) and memory rebuilt as it was (I12).
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ class _Story:
         before, self._before = self._before, None
         after = _held(agent)
         if before is not None:
-            changed = {container for container in before.keys() | after.keys() if before.get(container) != after.get(container)}
+            changed = {
+                container for container in before.keys() | after.keys() if before.get(container) != after.get(container)
+            }
             if len(changed) > 1:
                 self.world.checker.fail("I12", f"a restart changed {', '.join(sorted(changed))}")
         allocated = {held.slot for held in agent.stock if held.state is State.ALLOCATED}

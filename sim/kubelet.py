@@ -176,10 +176,10 @@ class Kubelet:
         request = self.request("DEL", sandbox)
         for attempt in range(100):
             sandbox.delete_sent = True
-            if not self.machine.up:
+            if self.machine.is_down():
                 return
             reply = await self.machine.call(request, DEL_TIMEOUT_S)
-            if not self.machine.up:
+            if self.machine.is_down():
                 return
             if reply is None:
                 self.machine.spool.add(self.machine.clock.now(), request)
@@ -232,7 +232,7 @@ class Kubelet:
     def _later(self, work: object) -> None:
         task: asyncio.Task[None] = self.world.loop.create_task(work)  # type: ignore[arg-type]
         self._background[task] = None
-        task.add_done_callback(lambda done: self._background.pop(done, None) and None)
+        task.add_done_callback(self._background.pop)
 
     @staticmethod
     def request(verb: str, sandbox: Sandbox) -> HttpRequest:

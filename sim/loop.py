@@ -83,20 +83,20 @@ class SimLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         return self._virtual
 
-    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         handle = asyncio.Handle(callback, args, self, context)
         self._queue.append(handle)
         return handle
 
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:
+    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Context | None = None) -> asyncio.Handle:  # type: ignore[override]
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Any, *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         return self.call_at(self._virtual + max(delay, 0.0), callback, *args, context=context)
 
-    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+    def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
         timer = _Timer(when, callback, args, self, context)
         timer.number = next(self._numbers)
         heapq.heappush(self._timers, timer)
@@ -147,7 +147,7 @@ class SimLoop(asyncio.BaseEventLoop):
             if self.steps > self._step_limit:
                 raise Livelock(f"{MAX_STEPS_AT_ONCE} steps without time passing; ready: {self._busy()}")
             handle = queue.popleft()
-            if handle._cancelled:  # type: ignore[attr-defined]
+            if handle._cancelled:
                 continue
             process: Process | None = handle._context.get(PROCESS)  # type: ignore[attr-defined]
             if process is not None and process.frozen:
@@ -159,7 +159,7 @@ class SimLoop(asyncio.BaseEventLoop):
             handle._run()
             if self._halted:
                 return
-        while self._timers and self._timers[0]._cancelled:  # type: ignore[attr-defined]
+        while self._timers and self._timers[0]._cancelled:
             heapq.heappop(self._timers)
         if not self._timers:
             raise Deadlock
@@ -168,7 +168,7 @@ class SimLoop(asyncio.BaseEventLoop):
             self._step_limit = self.steps + MAX_STEPS_AT_ONCE
         while self._timers and self._timers[0].when() <= self._virtual:
             timer = heapq.heappop(self._timers)
-            if not timer._cancelled:  # type: ignore[attr-defined]
+            if not timer._cancelled:
                 queue.append(timer)
 
     def _busy(self) -> str:
@@ -182,7 +182,7 @@ class SimLoop(asyncio.BaseEventLoop):
 
     # What a simulated process must not do
 
-    def run_in_executor(self, executor: Any, func: Callable[..., R], *args: Any) -> NoReturn:
+    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> NoReturn:  # type: ignore[override]
         raise RuntimeError(f"{func!r} would run in a thread: the simulation has none")
 
     def _write_to_self(self) -> None:

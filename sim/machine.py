@@ -105,6 +105,9 @@ class Machine:
 
     # Ports' side ---------------------------------------------------------------------------------------------------------------------
 
+    def is_down(self) -> bool:
+        return not self.up
+
     def living(self, process: Process) -> None:
         if not process.alive:
             raise ProcessKilled(process.name)

@@ -32,6 +32,10 @@ from nodeagent.verbs import Verbs
 Anything = Any  # patched signatures are those of the originals; what passes through is theirs
 
 
+def _patch(owner: Any, name: str, value: Any) -> None:
+    setattr(owner, name, value)
+
+
 def drop_cas() -> None:
     """Blocks are written whatever stands there by now."""
     original = MemoryStore.patch
@@ -41,7 +45,7 @@ def drop_cas() -> None:
             options["resource_version"] = ""
         return await original(self, kind, name, changes, **options)
 
-    MemoryStore.patch = patch  # type: ignore[method-assign,assignment]
+    _patch(MemoryStore, "patch", patch)
 
 
 def resume_on_read() -> None:
@@ -50,7 +54,7 @@ def resume_on_read() -> None:
     async def retake_all(self: BlockKeeper, _former: NodeRef) -> None:
         await self.reload()
 
-    BlockKeeper.retake_all = retake_all  # type: ignore[method-assign]
+    _patch(BlockKeeper, "retake_all", retake_all)
 
 
 def skip_fsync() -> None:
@@ -67,8 +71,8 @@ def skip_fsync() -> None:
     async def sync(self: MemoryJournal) -> None:
         return None
 
-    MemoryDisk.append = append  # type: ignore[method-assign]
-    MemoryJournal.sync = sync  # type: ignore[method-assign]
+    _patch(MemoryDisk, "append", append)
+    _patch(MemoryJournal, "sync", sync)
 
 
 def ignore_generation_on_del() -> None:
@@ -81,7 +85,7 @@ def ignore_generation_on_del() -> None:
             self._allocator.release(present.key)
         return await original(self, request)
 
-    Verbs.delete = delete  # type: ignore[method-assign]
+    _patch(Verbs, "delete", delete)
 
 
 def no_cooldown() -> None:
@@ -91,13 +95,13 @@ def no_cooldown() -> None:
     def release(self: Stock, slot: SlotId, now: float, _cooldown_s: float) -> None:
         original(self, slot, now, 0.0)
 
-    Stock.release = release  # type: ignore[method-assign]
+    _patch(Stock, "release", release)
 
 
 def stale_cache_reclaim() -> None:
     """The leader takes slots by what it once saw, without looking at the mailbox or at epochs again."""
-    reclaim.holds = lambda _state, _mailbox: True
-    reclaim.moved = lambda state, _mailbox: not isinstance(state, reclaim.Marked)
+    _patch(reclaim, "holds", lambda _state, _mailbox: True)
+    _patch(reclaim, "moved", lambda state, _mailbox: not isinstance(state, reclaim.Marked))
 
     def take(state: reclaim.Marked, block: Block, slots: int, term: int) -> Block:
         for held in block.leases:
@@ -105,12 +109,12 @@ def stale_cache_reclaim() -> None:
                 block = lease.reclaim(block, held, slots, term)
         return block
 
-    reclaim.take = take
+    _patch(reclaim, "take", take)
 
 
 def single_observation() -> None:
     """One look at a heartbeat is enough to call a node silent, and the mark needs no waiting time."""
-    reclaim.Rules.wait_s = property(lambda _self: 0.0)  # type: ignore[assignment,method-assign]
+    _patch(reclaim.Rules, "wait_s", property(lambda _self: 0.0))
 
 
 def half_dual_stack() -> None:
@@ -121,7 +125,7 @@ def half_dual_stack() -> None:
         picks, short = original(self, *arguments)
         return picks, [] if picks else short
 
-    Verbs._pick = pick  # type: ignore[method-assign]
+    _patch(Verbs, "_pick", pick)
 
 
 def reply_before_journal() -> None:
@@ -141,7 +145,7 @@ def reply_before_journal() -> None:
         finally:
             self._journal = journal
 
-    Allocator.grant = grant  # type: ignore[method-assign]
+    _patch(Allocator, "grant", grant)
 
 
 def lose_bookmark() -> None:
@@ -152,7 +156,7 @@ def lose_bookmark() -> None:
         options["resource_version"] = str(self.cluster.version)
         return original(self, kind, **options)
 
-    MemoryStore.watch = watch  # type: ignore[method-assign]
+    _patch(MemoryStore, "watch", watch)
 
 
 def timeout_as_failure() -> None:
@@ -174,8 +178,8 @@ def timeout_as_failure() -> None:
         return outcome
 
     original_write = BlockKeeper._write
-    BlockKeeper._write = write  # type: ignore[method-assign]
-    BlockKeeper.finish_leaving = finish_leaving  # type: ignore[method-assign]
+    _patch(BlockKeeper, "_write", write)
+    _patch(BlockKeeper, "finish_leaving", finish_leaving)
 
 
 def _free_again(stock: Stock, slots: Iterable[SlotId]) -> None:
@@ -204,14 +208,14 @@ def timeout_as_success() -> None:
 
                 return call
 
-        self._store = Hopeful()  # type: ignore[assignment]
+        self._store = Hopeful()
         try:
             outcome = await original(self, seen, wanted)
         finally:
             self._store = store
         return Seen(wanted, seen.resource_version) if Hopeful.unknown else outcome
 
-    BlockKeeper._write = write  # type: ignore[method-assign]
+    _patch(BlockKeeper, "_write", write)
 
 
 def leader_without_fence() -> None:
@@ -221,14 +225,14 @@ def leader_without_fence() -> None:
     async def mark(self: Reclaim, _name: str, state: reclaim.Remembered) -> reclaim.State:
         return reclaim.Marked(state.uid, state.beat, "", state.leases, float("-inf"))
 
-    Reclaim._mark = mark  # type: ignore[method-assign]
-    reclaim.holds = lambda _state, _mailbox: True
-    reclaim.Rules.wait_s = property(lambda self: self.lease_s / 2)  # type: ignore[assignment,method-assign]
+    _patch(Reclaim, "_mark", mark)
+    _patch(reclaim, "holds", lambda _state, _mailbox: True)
+    _patch(reclaim.Rules, "wait_s", property(lambda self: self.lease_s / 2))
 
 
 def off_by_one_at_range_end() -> None:
     """The address behind a range's last one is used too."""
-    original = nodeagent.world.arbitrate
+    from ipam.overlaps import arbitrate as original
 
     def arbitrate(*arguments: Anything) -> dict[str, RangeSet]:
         return {
@@ -236,7 +240,7 @@ def off_by_one_at_range_end() -> None:
             for name, found in original(*arguments).items()
         }
 
-    nodeagent.world.arbitrate = arbitrate
+    _patch(nodeagent.world, "arbitrate", arbitrate)
 
 
 def forget_excluded() -> None:
@@ -247,7 +251,7 @@ def forget_excluded() -> None:
         found = original(stored)
         return replace(found, exclude=RangeSet.of(found.family, []))
 
-    convert.pool = pool
+    _patch(convert, "pool", pool)
 
 
 def spool_replay_twice() -> None:
@@ -259,7 +263,7 @@ def spool_replay_twice() -> None:
         await original(self, path)
         path.directory.files[path.name + ".del"] = content  # under another name, for the next pass
 
-    Spool._replay_one = replay_one  # type: ignore[method-assign]
+    _patch(Spool, "_replay_one", replay_one)
 
 
 MUTANTS: Mapping[str, Callable[[], None]] = {

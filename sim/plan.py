@@ -111,6 +111,11 @@ class Plan:
         dual = pod.startswith("main-") and self.pool("main6") is not None
         return {Family.V4, Family.V6} if dual else {Family.V4}
 
+    def pools_of(self, pod: str) -> list[list[PlannedPool]]:
+        """Per family that the pod needs: the pools that may serve it."""
+        names = {"tiny": [["tiny4"]], "either": [["tiny4", "main4"]]}.get(pod.partition("-")[0], [["main4"], ["main6"]])
+        return [found for listed in names if (found := [pool for name in listed if (pool := self.pool(name))])]
+
     def room(self, pods: list[str], *, leader: bool) -> str:
         """The kind of pod of which there are more than surely fit, or "". Without a leader nothing recalls other nodes' warm stock."""
         tiny, main4, main6 = (self.pool(name) for name in ("tiny4", "main4", "main6"))

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crds.core import NODE
-from ipam.slots import format_slots
+from ipam.slots import SlotId, format_slots
 from ipam.stock import State
 
 if TYPE_CHECKING:
+    from nodeagent.agent import Agent
     from sim.machine import Machine
+    from sim.plan import PlannedPool
     from sim.world import World
 
 
@@ -24,9 +26,28 @@ def _not_running(world: World) -> list[tuple[str, str]]:
         watched = world.kubelets[pod.spec.node_name].pods.get(pod.uid)
         if pod.deleting:
             found.append(("I7", f"pod {pod.name} is still ending"))
-        elif watched is None or watched.sandbox is None:
+        elif (watched is None or watched.sandbox is None) and _is_satisfiable(world, pod.name):
             found.append(("I8", f"pod {pod.name} on {pod.spec.node_name} has no address"))
     return found
+
+
+def _is_satisfiable(world: World, pod: str) -> bool:
+    """True if for every family that the pod needs some pool of its list has an address that nobody uses.
+
+    Suspect addresses do not count while nobody probes: they are held back, by design.
+    """
+    allocated = {slot for table in world.checker.journalled.values() for slot in table.values()}
+
+    def has_room(pool: PlannedPool) -> bool:
+        for value in range(pool.first, pool.last + 1):
+            slot = SlotId("", pool.family, value)
+            block = world.checker.blocks.get(slot.page.name)
+            suspect = block is not None and bool(block.suspect & slot.bit) and world.is_stored(block)
+            if pool.issues(slot) and slot not in allocated and not suspect:
+                return True
+        return False
+
+    return all(any(has_room(pool) for pool in pools) for pools in world.plan.pools_of(pod))
 
 
 def _not_serving(world: World) -> list[tuple[str, str]]:
@@ -56,8 +77,8 @@ def _leaks(world: World) -> list[tuple[str, str]]:
 def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
     if machine.running is None:
         return []
-    found = []
     agent, name = machine.running.agent, machine.name
+    found = _unaccounted(world, machine, agent)
     leased = set()
     for block in world.checker.blocks.values():
         if world.is_stored(block):
@@ -68,6 +89,11 @@ def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
         found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))
     if strange := held - leased:
         found.append(("I7", f"{min(strange)} is held by {name} without a lease"))
+    return found
+
+
+def _unaccounted(world: World, machine: Machine, agent: Agent) -> list[tuple[str, str]]:
+    found, name = [], machine.name
     if machine.spool.files:
         found.append(("I14", f"{len(machine.spool.files)} spooled DELs stay on {name}"))
     sandboxes = world.kubelets[name].sandboxes

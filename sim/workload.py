@@ -244,4 +244,4 @@ class Workload:
     def _start(self, work: object) -> None:
         task: asyncio.Task[None] = self.world.loop.create_task(work)  # type: ignore[arg-type]
         self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None) and None)
+        task.add_done_callback(self._tasks.pop)

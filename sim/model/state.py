@@ -1,7 +1,7 @@
 """One state of the model: one block with one contested slot, the suspected node A, another node B, two leaders, A's mailbox.
 
-All parts are values of the production modules (`Block`, `Fence`, `reclaim.Mailbox`, `reclaim.State`). Tokens that only their equality or order matters
-of (epochs, versions, beats, marks, uids) are renumbered by rank, which makes the search finite.
+All parts are values of the production modules (`Block`, `Fence`, `reclaim.Mailbox`, `reclaim.State`). Epochs, versions, beats, marks and uids,
+of which only equality and order matter, are renumbered by rank, which makes the search finite.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def first() -> State:
     return State(block, 1, box, Agent(fence, seen=1), False, False, (Leading(), Leading()))
 
 
-def canonical(state: State) -> State:
+def canonical(state: State) -> State:  # noqa: C901  # one case per kind of token
     """The same state with every token replaced by its rank, and the two leaders in a fixed order."""
     a, box, leaders = state.a, state.box, state.leaders
     if box is not None and box.mark and not box.standing_mark:
@@ -88,14 +88,18 @@ def canonical(state: State) -> State:
         + [lease.epoch for s in kept for lease in s.leases.values()]
     )
     versions = _ranks([state.version, *(p.version for p in pendings if p.block is not None)])
-    boxes = _ranks([a.seen] + ([int(box.resource_version)] if box else []) + [p.version for p in pendings if not p.block])
+    boxes = _ranks(
+        [a.seen] + ([int(box.resource_version)] if box else []) + [p.version for p in pendings if not p.block]
+    )
     beats = _ranks([m.beat.sequence for m in (box, *known) if m is not None and m.beat is not None])
     marks = _marks(
         [box.mark, box.answered] if box else [],
         [a.fence.mark],
         [s.mark for s in known if isinstance(s, reclaim.Marked)],
     )
-    uids = _ranks([int(uid) for uid in (*([box.uid] if box else []), a.fence.mailbox_uid, *(s.uid for s in known)) if uid])
+    uids = _ranks(
+        [int(uid) for uid in (*([box.uid] if box else []), a.fence.mailbox_uid, *(s.uid for s in known)) if uid]
+    )
 
     def block_of(block: Block) -> Block:
         # Terms are compared nowhere here, and a suspect slot is as good as any to B, whose probe may be wrong.
@@ -107,7 +111,11 @@ def canonical(state: State) -> State:
     def pending_of(p: Pending | None) -> Pending | None:
         if p is None:
             return None
-        return p._replace(version=versions[p.version], block=block_of(p.block)) if p.block else p._replace(version=boxes[p.version])
+        return (
+            p._replace(version=versions[p.version], block=block_of(p.block))
+            if p.block
+            else p._replace(version=boxes[p.version])
+        )
 
     def beat_of(beat: reclaim.Beat | None) -> reclaim.Beat | None:
         return reclaim.Beat(beats[beat.sequence], beat.boot_id, beat.node_uid) if beat else None
@@ -132,7 +140,11 @@ def canonical(state: State) -> State:
 
     if box is not None:
         box = reclaim.Mailbox(
-            uid_of(box.uid), str(boxes[int(box.resource_version)]), beat_of(box.beat), marks[box.mark], marks[box.answered]
+            uid_of(box.uid),
+            str(boxes[int(box.resource_version)]),
+            beat_of(box.beat),
+            marks[box.mark],
+            marks[box.answered],
         )
     fence = Fence(a.fence.lease_s, a.fence.acknowledged_at, uid_of(a.fence.mailbox_uid), marks[a.fence.mark])
     a = Agent(fence, a.holds, a.used, a.starting, a.retaken, boxes[a.seen], pending_of(a.pending))

@@ -1,8 +1,8 @@
 """Every step that some part may take in a state, by the production functions of ipam.lease, ipam.fence and ipam.reclaim.
 
-A read, a decision and the write that follows are different steps, so that a pause may fall between any two; a write may be lost, or applied without its
-answer. Time is the freedom of `lapse` (A's last acknowledgement is older than the lease time), which may happen at any moment, and one bound: a leader's wait ends
-only when all that A was acknowledged before the mark has lapsed. That is what `wait_s` is made for.
+A read, a decision and the write that follows are different steps, so that a pause may fall between any two; a write may be lost, or applied
+without its answer. Time is the freedom of `lapse` (A's last acknowledgement is older than the lease time), which may happen at any moment, and one
+bound: a leader's wait ends only when all that A was acknowledged before the mark has lapsed. That is what `wait_s` is made for.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ipam import lease, reclaim
 from ipam.fence import Fence, acknowledged, cleared, observed
-from sim.model.state import A, B, FRESH, NEVER, PAGE, SLOT, Agent, Leading, Pending, State, remembrance
+from sim.model.state import FRESH, NEVER, PAGE, SLOT, A, B, Leading, Pending, State, remembrance
 
 RULES = reclaim.Rules(lease_s=1.0, grace_s=0.0)
 LATER = RULES.wait_s
@@ -145,7 +145,9 @@ def _beat(state: State, pending: Pending, variant: Variant) -> Iterator[Step]:
         return
     number = max([box.beat.sequence if box.beat else 0, *_beats(state)]) + 1
     answers = a.fence.mark if a.fence.mark == box.standing_mark and a.fence.mark else box.answered
-    written = replace(box, resource_version=str(_next_box(state)), beat=reclaim.Beat(number, "boot", A.uid), answered=answers)
+    written = replace(
+        box, resource_version=str(_next_box(state)), beat=reclaim.Beat(number, "boot", A.uid), answered=answers
+    )
     applied = state._replace(box=written)
     if a.fence.mark:
         fence = cleared(a.fence, a.fence.mark, box.uid, pending.sent_at)
@@ -223,7 +225,10 @@ def _marking(state: State, me: Leading, variant: Variant, put: Callable[..., Sta
         yield "a leader calls the mark off", put(Leading(_watch(state)))
         return
     if not variant.mark:
-        yield "a leader believes that A is dead", put(Leading(reclaim.Marked(known.uid, known.beat, "", known.leases, FRESH), True))
+        yield (
+            "a leader believes that A is dead",
+            put(Leading(reclaim.Marked(known.uid, known.beat, "", known.leases, FRESH), True)),
+        )
         return
     name, version = str(_next_mark(state)), str(_next_box(state))
     box = (
@@ -238,12 +243,17 @@ def _marking(state: State, me: Leading, variant: Variant, put: Callable[..., Sta
     yield "a leader's mark is applied, unanswered", put(Leading(_watch(after)), after)
 
 
-def _deciding(state: State, me: Leading, known: reclaim.Marked, variant: Variant, put: Callable[..., State]) -> Iterator[Step]:
+def _deciding(
+    state: State, me: Leading, known: reclaim.Marked, variant: Variant, put: Callable[..., State]
+) -> Iterator[Step]:
     if variant.mark and not reclaim.holds(known, state.box):
         yield "a leader calls the reclaim off", put(Leading(_watch(state)))
         return
     if not variant.remember_before_mark and not me.may_ripen and known.leases != remembrance(state.block):
-        yield "a leader remembers after the mark", put(me._replace(state=replace(known, leases=remembrance(state.block))))
+        yield (
+            "a leader remembers after the mark",
+            put(me._replace(state=replace(known, leases=remembrance(state.block)))),
+        )
     if not me.may_ripen:
         return
     if not me.unused:
@@ -289,6 +299,3 @@ def _next_mark(state: State) -> int:
     marks = [state.a.fence.mark, *([state.box.mark, state.box.answered] if state.box else [])]
     marks += [leader.state.mark for leader in state.leaders if isinstance(leader.state, reclaim.Marked)]
     return max((int(mark) for mark in marks if mark.isdecimal()), default=0) + 1
-
-
-__all__ = ["Agent", "Variant", "steps"]
