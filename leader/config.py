@@ -18,9 +18,7 @@ from ipam.reclaim import GRACE_S, Policy, Rules
 class ElectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Seconds: how long others wait for a silent leader, when it gives up by itself, how often it renews."""
 
-    lease_s: float = (
-        12.0  # others wait so long for a silent leader; with what a new reign needs, failover stays below 15
-    )
+    lease_s: float = 12.0  # others wait so long for a silent leader; a new reign then begins within 15
     renew_deadline_s: float = 8.0  # a leader that could not renew for so long gives up by itself
     retry_s: float = 2.0  # between two renewals, or two looks at the lock
 

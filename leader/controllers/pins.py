@@ -20,10 +20,8 @@ from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
 
-STATEFUL, PLAIN = (
-    "StatefulSet",
-    "Pod",
-)  # owners of other kinds are ended by whoever made them: what they want is not known here
+# Pins of owners of other kinds are ended by whoever made them: what they want is not known here.
+STATEFUL, PLAIN = "StatefulSet", "Pod"
 
 
 class Pins:
