@@ -7,9 +7,9 @@ import json
 
 import pytest
 
-from adapters.kube.memory import MemoryStore
+from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.blocks import block_from_wire
-from crds.core import POD
+from crds.core import NODE, POD
 from crds.nephila import IP_BLOCK
 from crds.spiderpool import ENDPOINT
 from ipam.stock import State
@@ -182,6 +182,29 @@ async def test_after_a_reboot_every_lease_is_retaken_under_a_new_epoch(lab: Lab)
         for page, seen in agent.keeper.leases().items():
             assert seen.block.lease_of(agent.keeper.me).epoch > epochs[page]  # type: ignore[union-attr]
         assert await add(agent, "c1", pod) == address
+
+
+async def test_a_second_try_to_join_does_not_forget_the_leases_of_a_former_node_object(lab: Lab) -> None:
+    """A node that was deleted and re-created: the first attempt to re-take its leases failed, and the next one no longer looked for them."""
+    async with lab.agent("n1") as agent:
+        address = await add(agent, "c1", await lab.pod("p", "n1"))
+        held = len(agent.stock)
+    await lab.store.delete(NODE, "n1")
+    await lab.node("n1")
+    refused: list[Call] = []
+
+    async def refuse_once(call: Call) -> NotSent | None:
+        if call.verb == "patch" and call.kind is IP_BLOCK and not refused:
+            refused.append(call)
+            return NotSent()
+        return None
+
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=refuse_once)) as agent:
+        assert refused and (await leased(lab))["n1"] == len(agent.stock) == held
+        node = await lab.store.get(NODE, "n1")
+        for stored in (await lab.store.list(IP_BLOCK)).items:
+            assert node is not None and {entry.node_uid for entry in stored.spec.leases} == {node.uid}
+        assert [str(grant.slot.address) for a in agent.allocator.all() for grant in a.grants] == address
 
 
 async def test_leases_are_ahead_of_demand_so_a_warm_add_makes_no_api_call(lab: Lab) -> None:
