@@ -19,9 +19,8 @@ from dataclasses import replace
 from ipam.blocks import Block, Cooling, Holder, Lease, NodeRef, Pin, PinOwner
 from ipam.slots import Page, format_slots, lowest_from
 
-SEED_BITS = (
-    48  # a new block's first epoch: random, so that a re-created block cannot repeat one, and far below 2**53 (JSON)
-)
+# Of a new block's first epoch: random, so that a re-created block cannot repeat one, and far below 2**53 (JSON).
+SEED_BITS = 48
 
 
 class LeaseRefused(Exception):

@@ -72,9 +72,8 @@ class Refill:
         self._needed: dict[str, int] = {}
         self._lacking: dict[str, int] = {}
         self._repooled = -1
-        self.on_lack: Callable[[], None] | None = (
-            None  # told when what this node lacks changes, for the leader to know at once
-        )
+        # Told when what this node lacks changes, for the leader to know at once.
+        self.on_lack: Callable[[], None] | None = None
         self.targets: dict[str, int] = {}
 
     def kick(self) -> None:
