@@ -44,8 +44,8 @@ test: shim ## All tests that run without a cluster
 	$(PY) -m pytest -n 2 -m "not cluster" tests
 
 .PHONY: lab
-lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NODES=n, API=embedded|real, JSON=1)
-	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(API),--api $(API)) $(if $(JSON),--json)
+lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NODES=n, SIZE=pods, API=embedded|real, JSON=1)
+	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(SIZE),--size $(SIZE)) $(if $(API),--api $(API)) $(if $(JSON),--json)
 
 .PHONY: e2e
 e2e: shim ## The real control plane: contract suites, cluster tests and the lab's story on it

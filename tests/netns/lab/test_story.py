@@ -10,7 +10,21 @@ from e2e.lab import run as runs
 
 
 @pytest.mark.timeout(240)
-@pytest.mark.parametrize("name", ["story", "api-outage", "rolling-restart", "bad-input"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "story",
+        "api-outage",
+        "rolling-restart",
+        "bad-input",
+        "tight",
+        "conflict",
+        "leader-kill",
+        "node-death",
+        "partition",
+        "reserved",
+    ],
+)
 def test_the_real_agent_passes(name: str) -> None:
     console = Console(file=sys.stderr, width=150)
     summary = asyncio.run(runs.run_scenario(runs.load(name), None, console))

@@ -65,7 +65,7 @@ class LeaseRuns(RuleBasedStateMachine):
         if self.remembered is None:
             return
         before = self.block
-        self.attempt(lambda: lease.reclaim(self.block, self.remembered, slots, term))  # type: ignore[arg-type]
+        self.attempt(lambda: lease.reclaim(self.block, self.remembered, slots, term))
         taken = before.leased & ~self.block.leased
         assert taken & ~self.block.suspect == 0
 
