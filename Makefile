@@ -48,11 +48,20 @@ lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NO
 	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(SIZE),--size $(SIZE)) $(if $(API),--api $(API)) $(if $(JSON),--json)
 
 .PHONY: e2e
-e2e: shim ## The real control plane: contract suites, cluster tests and the lab's story on it
+e2e: e2e-control-plane e2e-nodes ## Everything on a real Kubernetes: control plane, then kubelets, containerd, the chart
+
+.PHONY: e2e-control-plane
+e2e-control-plane: shim ## etcd, kube-apiserver, scheduler, controllers: contract suites, security, and the lab's story on them
 	$(PY) -m e2e.cluster versions
 	$(PY) -m e2e.cluster run -- $(PY) -m pytest tests/contract
-	$(PY) -m pytest -m cluster tests/cluster
+	$(PY) -m pytest -m "cluster and not nodes" tests/cluster
 	$(PY) -m e2e.lab run story --api real
+
+.PHONY: e2e-nodes
+e2e-nodes: shim ## Real kubelets and containerd; with the image, the chart installed
+	@tools/bootstrap nodes
+	tools/image build
+	$(PY) -m pytest -m nodes tests/cluster
 
 .PHONY: image
 image: setup ## Build the container image without a daemon, and check it (build/nephila.tar)

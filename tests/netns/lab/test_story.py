@@ -23,6 +23,7 @@ from e2e.lab import run as runs
         "node-death",
         "partition",
         "reserved",
+        "identity",
     ],
 )
 def test_the_real_agent_passes(name: str) -> None:
