@@ -41,7 +41,8 @@ shim: setup ## Build the static CNI binary
 
 .PHONY: test
 test: shim ## All tests that run without a cluster
-	$(PY) -m pytest -n 2 -m "not cluster" tests
+	$(PY) -m pytest -n 2 -m "not cluster" tests --ignore tests/netns --ignore tests/browser --ignore tests/docs
+	$(PY) -m pytest -m "not cluster" tests/netns tests/browser tests/docs
 
 .PHONY: lab
 lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NODES=n, SIZE=pods, API=embedded|real, JSON=1)

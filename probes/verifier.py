@@ -19,7 +19,7 @@ from probes.verdicts import Evidence, State, Verdict
 
 MAX_TRACKED = 65_536
 BATCH = 256
-FIRST_RETRY_S = 2.0  # after an unknown verdict, doubled each time
+FIRST_RETRY_S = 0.5  # after an unknown verdict, doubled each time
 LAST_RETRY_S = 60.0
 IDLE_S = 5.0
 
