@@ -51,6 +51,7 @@ async def no_sideways_scrolling(chromium: Browser) -> None:
 async def test_pools_are_bars_with_thresholds(chromium: Browser, page: PageServer, size: tuple[int, int]) -> None:
     await opened(chromium, page, size)
     await chromium.until("document.querySelectorAll('#pool-list li').length === 6")
+    await chromium.until("[...document.querySelectorAll('#pool-list li')].every(row => row.innerText.trim() !== '')")
     await no_sideways_scrolling(chromium)
     seen = {name: await chromium.text(f"[data-pool={name}]") for name in ("tiny", "edge", "busy", "broken", "campus")}
     assert "4 available of 10" in seen["tiny"] and "default" in seen["tiny"]
