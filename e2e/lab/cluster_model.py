@@ -52,7 +52,7 @@ class Cluster:
         for thing in objects:
             for attempt in range(REFUSED_TRIES):
                 try:
-                    await self.api.apply(thing)
+                    self._learn(await self.api.apply(thing), thing["kind"])
                     break
                 except ApiError as error:
                     if error.status not in (403, 404) or attempt + 1 == REFUSED_TRIES:
@@ -60,7 +60,12 @@ class Cluster:
                 await asyncio.sleep(0.1)
 
     async def scale(self, kind: str, namespace: str, name: str, replicas: int) -> None:
-        await self.api.patch(kind, name, namespace, {"spec": {"replicas": replicas}})
+        self._learn(await self.api.patch(kind, name, namespace, {"spec": {"replicas": replicas}}), kind)
+
+    def _learn(self, written: Object, kind: str) -> None:
+        """What was written is desired from now on, not from when the watch confirms it: otherwise the old state would look settled."""
+        if kind in WORKLOADS:
+            self.caches[kind].absorb(written)
 
     async def delete_workloads(self) -> None:
         """Every Deployment, StatefulSet and bare pod; garbage collection does the rest."""

@@ -24,6 +24,7 @@ from e2e.lab.runtime import Attachment, CniFailure, Executor, Sandbox
 PARALLEL = 16
 BACKOFF_FIRST_S, BACKOFF_MAX_S = 0.25, 4.0
 TRIES_MAX = 40
+POD_GONE = 120  # our plugin's code: the pod is not there, or is being deleted
 
 
 @dataclass(slots=True)
@@ -189,11 +190,21 @@ class Kubelet:
             try:
                 result, _ = await self._executor.add(sandbox, attachment)
             except CniFailure as failure:
-                self._record("ADD", sandbox, attachment, begun, str(failure))
+                moot = failure.code == POD_GONE and await self._is_leaving(worker)
+                self._record("ADD", sandbox, attachment, begun, str(failure), fate=Fate.MOOT if moot else None)
                 return False
             worker.results[attachment.interface] = result
             self._record("ADD", sandbox, attachment, begun, "", worker.addresses[attachment.interface])
         return True
+
+    async def _is_leaving(self, worker: PodWorker) -> bool:
+        """Whether the API has no use for the pod any more; the agent may know it before the kubelet does."""
+        namespace, name = key_of(worker.pod)
+        try:
+            now = await self._api.get("Pod", name, namespace)
+        except ApiError as error:
+            return error.status == 404
+        return is_deleted(now) or uid_of(now) != uid_of(worker.pod)
 
     async def _tear_down(self, worker: PodWorker) -> None:
         sandbox = worker.sandbox
@@ -280,10 +291,11 @@ class Kubelet:
         begun: float,
         error: str,
         addresses: tuple[str, ...] = (),
+        fate: Fate | None = None,
     ) -> None:
+        """`fate`: if it is known already."""
         ended = time.monotonic()
-        fate = Fate.OK
-        if error:
+        if error and fate is None:
             refused = verb == "ADD" and self._ledger.scarce
             fate = Fate.AGENT_DOWN if self._was_down(begun, ended) else Fate.REFUSED if refused else Fate.FAILED
         call = Call(
@@ -295,7 +307,7 @@ class Kubelet:
             attachment.interface,
             begun,
             ended,
-            fate,
+            fate or Fate.OK,
             addresses,
             error,
         )

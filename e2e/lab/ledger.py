@@ -13,6 +13,7 @@ class Fate(Enum):
         "agent down"  # failed while the lab itself had taken the node's agent away: the runtime's retry is the remedy
     )
     REFUSED = "refused"  # failed while the scenario had made sure that no address is to be had
+    MOOT = "moot"  # failed for a pod that was being deleted, which needs no address any more
     FAILED = "failed"
 
 
