@@ -67,7 +67,7 @@ class State(NamedTuple):
 
 def first() -> State:
     """A holds the slot and is acknowledged; nobody suspects it."""
-    block = Block(PAGE, (Lease(A, SLOT, 0),), epoch=0)
+    block = Block(PAGE, (Lease(A, SLOT, 1),), epoch=1)
     box = reclaim.Mailbox("1", "1", reclaim.Beat(1, "boot", A.uid))
     fence = Fence(1.0, FRESH, "1")
     return State(block, 1, box, Agent(fence, seen=1), False, False, (Leading(), Leading()))
@@ -175,7 +175,11 @@ def remembrance(block: Block) -> _Kept:
 
 
 def _ranks(values: Iterable[int]) -> dict[int, int]:
-    return {value: rank for rank, value in enumerate(sorted(set(values)), 1)}
+    """Ranks from 1; 0 (not known) and -1 (known to be absent) stay what they are."""
+    found = set(values)
+    return {value: value for value in found if value <= 0} | {
+        value: rank for rank, value in enumerate(sorted(value for value in found if value > 0), 1)
+    }
 
 
 def _marks(*found: Iterable[str]) -> dict[str, str]:
