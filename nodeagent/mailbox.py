@@ -116,11 +116,23 @@ class Mailbox:
                     f"IPNode {self._identity.node} could not be created: {outcome}", hint="check the agent's RBAC"
                 )
             self._seen = outcome.object
-        elif not await self._write_status(mark if standing_mark(self._seen) == mark else ""):
-            raise ApiUnreachable("the fence mark changed while it was answered", hint="it is tried again at once")
+        else:
+            sent_at = await self._end_mark(mark)
         self.fence = cleared(self.fence, mark, self._seen.uid, sent_at)
         self._persist()
         log.info("fence_mark_cleared", mark=mark)
+
+    async def _end_mark(self, mark: str) -> float:
+        """Write the mark's end; returns when that was begun. The leader may write recalls and offers meanwhile: as long as the mark is the same, the
+        write is tried again at once, or a busy mailbox would keep the node fenced for ever. Raises ApiUnreachable.
+        """
+        for _attempt in range(MAX_ATTEMPTS):
+            if self._seen is None or self.fence.mark != mark:
+                break
+            sent_at = self._clock.now()
+            if await self._write_status(mark if standing_mark(self._seen) == mark else ""):
+                return sent_at
+        raise ApiUnreachable("the fence mark changed while it was answered", hint="it is tried again at once")
 
     async def _write_status(self, clears: str) -> bool:
         """False if somebody wrote the object since we saw it (it has been read again). Raises ApiUnreachable."""
