@@ -101,7 +101,8 @@ def no_cooldown() -> None:
 def stale_cache_reclaim() -> None:
     """The leader takes slots by what it once saw, without looking at the mailbox or at epochs again."""
     _patch(reclaim, "holds", lambda _state, _mailbox: True)
-    _patch(reclaim, "moved", lambda state, _mailbox: not isinstance(state, reclaim.Marked))
+    original = reclaim.moved
+    _patch(reclaim, "moved", lambda state, box: not isinstance(state, reclaim.Marked) and original(state, box))
 
     def take(state: reclaim.Marked, block: Block, slots: int, term: int) -> Block:
         for held in block.leases:

@@ -34,16 +34,16 @@ def _not_running(world: World) -> list[tuple[str, str]]:
 def _is_satisfiable(world: World, pod: str) -> bool:
     """True if for every family that the pod needs some pool of its list has an address that nobody uses.
 
-    Suspect addresses do not count while nobody probes: they are held back, by design.
+    While nobody probes, suspect addresses are held back by design, and a node that leases some believes that it lacks nothing: then not.
     """
+    if not world.probes and any(block.suspect for block in world.checker.blocks.values() if world.is_stored(block)):
+        return False
     allocated = {slot for table in world.checker.journalled.values() for slot in table.values()}
 
     def has_room(pool: PlannedPool) -> bool:
         for value in range(pool.first, pool.last + 1):
             slot = SlotId("", pool.family, value)
-            block = world.checker.blocks.get(slot.page.name)
-            suspect = block is not None and bool(block.suspect & slot.bit) and world.is_stored(block)
-            if pool.issues(slot) and slot not in allocated and not suspect:
+            if pool.issues(slot) and slot not in allocated:
                 return True
         return False
 
