@@ -49,13 +49,16 @@ lab: shim ## The main job: pods on three nodes get addresses (SCENARIO=story, NO
 	@$(PY) -m e2e.lab run $(or $(SCENARIO),story) $(if $(NODES),--nodes $(NODES)) $(if $(SIZE),--size $(SIZE)) $(if $(API),--api $(API)) $(if $(JSON),--json)
 
 .PHONY: e2e
-e2e: e2e-control-plane e2e-nodes ## Everything on a real Kubernetes: control plane, then kubelets, containerd, the chart
+e2e: e2e-control-plane e2e-lab e2e-nodes ## Everything on a real Kubernetes: control plane, the lab on it, kubelets, containerd, the chart
 
 .PHONY: e2e-control-plane
-e2e-control-plane: shim ## etcd, kube-apiserver, scheduler, controllers: contract suites, security, and the lab's story on them
+e2e-control-plane: shim ## etcd, kube-apiserver, scheduler, controllers: contract suites, restarts, security
 	$(PY) -m e2e.cluster versions
 	$(PY) -m e2e.cluster run -- $(PY) -m pytest tests/contract
 	$(PY) -m pytest -m "cluster and not nodes" tests/cluster
+
+.PHONY: e2e-lab
+e2e-lab: shim ## The lab's story on the real control plane
 	$(PY) -m e2e.lab run story --api real
 
 .PHONY: e2e-nodes
