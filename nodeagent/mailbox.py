@@ -107,8 +107,8 @@ class Mailbox:
         """Every lease under a new epoch first; the mark's end (or the new mailbox) last, so that a crash in between leaves us fenced."""
         mark = self.fence.mark
         log.warning("fence_mark_found", mark=mark, node=self._identity.node)
+        sent_at = began = self._clock.now()
         await self._retake()
-        sent_at = self._clock.now()
         if self._seen is None:
             outcome = await self._store.create(IP_NODE, self._new_object())
             if not isinstance(outcome, Stored):
@@ -118,6 +118,11 @@ class Mailbox:
             self._seen = outcome.object
         else:
             sent_at = await self._end_mark(mark)
+        if self._clock.now() - began > self.fence.lease_s:
+            raise ApiUnreachable(
+                "the leases were re-taken too long ago: the leader may have taken slots and removed its mark since",
+                hint="they are re-taken once more",
+            )
         self.fence = cleared(self.fence, mark, self._seen.uid, sent_at)
         self._persist()
         log.info("fence_mark_cleared", mark=mark)

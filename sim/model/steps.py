@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ipam import lease, reclaim
 from ipam.fence import Fence, acknowledged, cleared, observed
-from sim.model.state import FRESH, NEVER, PAGE, SLOT, A, B, Leading, Pending, State, remembrance
+from sim.model.state import A, B, FRESH, NEVER, PAGE, SLOT, Agent, Leading, Pending, State, remembrance
 
 RULES = reclaim.Rules(lease_s=1.0, grace_s=0.0)
 LATER = RULES.wait_s
@@ -54,7 +54,7 @@ def _agent(state: State, variant: Variant) -> Iterator[Step]:
         yield "A's pod ends", _with(state, used=False)
     elif a.holds and not a.starting and a.fence.is_open(FRESH):
         yield "A gives the slot to a pod", _with(state, used=True)
-    if a.fence.acknowledged_at == FRESH:
+    if _has_fresh(a):
         yield "A's lease time passes", _lapse(state)
     if not a.starting:
         # The journal keeps the lease, the acknowledgement and the mailbox's uid; the mark and what was known of the mailbox are gone.
@@ -64,11 +64,18 @@ def _agent(state: State, variant: Variant) -> Iterator[Step]:
         yield from _agent_decisions(state, variant)
 
 
+def _has_fresh(a: Agent) -> bool:
+    """True if A has begun something less than the lease time ago that may let it hand out."""
+    return a.fence.acknowledged_at == FRESH or a.retaken or (a.pending is not None and a.pending.sent_at == FRESH)
+
+
 def _lapse(state: State) -> State:
+    """All that A has begun so far is older than the lease time; a re-taking counts no longer either (Mailbox._answer_mark)."""
     a = state.a
     pending = a.pending._replace(sent_at=NEVER) if a.pending else None
     leaders = tuple(leader._replace(may_ripen=True) for leader in state.leaders)
-    return _with(state, fence=replace(a.fence, acknowledged_at=NEVER), pending=pending)._replace(leaders=leaders)  # type: ignore[arg-type]
+    fence = replace(a.fence, acknowledged_at=NEVER)
+    return _with(state, fence=fence, retaken=False, pending=pending)._replace(leaders=leaders)  # type: ignore[arg-type]
 
 
 def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
@@ -84,7 +91,10 @@ def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
             yield "A reads what it may keep", _with(_read_block(state), retaken=True)
         else:
             written = lease.retake(state.block, A, A, current.epoch)
-            yield "A decides to re-take its lease", _with(state, pending=Pending("retake", state.version, written))
+            yield (
+                "A decides to re-take its lease",
+                _with(state, pending=Pending("retake", state.version, written, FRESH)),
+            )
         return
     yield "A sends a heartbeat", _with(state, pending=Pending("beat", a.seen, sent_at=FRESH))
     if not a.fence.mark and a.holds and not a.used and not a.starting:
@@ -122,7 +132,10 @@ def _agent_requests(state: State, variant: Variant) -> Iterator[Step]:
             yield f"A's {pending.what} is refused", _read_block(idle)
             return
         applied = idle._replace(block=pending.block, version=state.version + 1)
-        yield f"A's {pending.what} is applied", _with(_read_block(applied), retaken=pending.what == "retake")
+        yield (
+            f"A's {pending.what} is applied",
+            _with(_read_block(applied), retaken=pending.what == "retake" and pending.sent_at == FRESH),
+        )
         yield f"A's {pending.what} is applied, unanswered", _read_block(applied)
     else:
         yield from _beat(idle, pending, variant)
@@ -135,7 +148,7 @@ def _beat(state: State, pending: Pending, variant: Variant) -> Iterator[Step]:
         new = reclaim.Mailbox(str(_next_uid(state)), str(_next_box(state)))
         created = state._replace(box=new)
         if variant.missing_mailbox_fences:
-            fence = cleared(a.fence, a.fence.mark, new.uid, pending.sent_at)
+            fence = _cleared(a, new.uid, pending.sent_at)
         else:
             fence = acknowledged(replace(a.fence, mailbox_uid=new.uid), pending.sent_at)
         yield "A creates its mailbox", _acknowledged(created, fence)
@@ -149,12 +162,15 @@ def _beat(state: State, pending: Pending, variant: Variant) -> Iterator[Step]:
         box, resource_version=str(_next_box(state)), beat=reclaim.Beat(number, "boot", A.uid), answered=answers
     )
     applied = state._replace(box=written)
-    if a.fence.mark:
-        fence = cleared(a.fence, a.fence.mark, box.uid, pending.sent_at)
-    else:
-        fence = acknowledged(observed(a.fence, box.uid, ""), pending.sent_at)
+    open_again = acknowledged(observed(a.fence, box.uid, ""), pending.sent_at)
+    fence = _cleared(a, box.uid, pending.sent_at) if a.fence.mark else open_again
     yield "A's heartbeat is acknowledged", _acknowledged(applied, fence)
     yield "A's heartbeat is applied, unanswered", _with(applied, seen=int(box.resource_version))
+
+
+def _cleared(a: Agent, uid: str, sent_at: float) -> Fence:
+    """The mark ends if the leases were re-taken less than the lease time ago; else they are re-taken once more."""
+    return cleared(a.fence, a.fence.mark, uid, sent_at) if a.retaken else replace(a.fence, mailbox_uid=uid)
 
 
 def _acknowledged(state: State, fence: Fence) -> State:
@@ -238,7 +254,7 @@ def _marking(state: State, me: Leading, variant: Variant, put: Callable[..., Sta
     )
     after = state._replace(box=box)
     ours = reclaim.marked(known, box, FRESH)
-    lapsed = not variant.wait or state.a.fence.acknowledged_at == NEVER
+    lapsed = not variant.wait or not _has_fresh(state.a)
     yield "a leader marks A", put(Leading(ours, may_ripen=lapsed), after)
     yield "a leader's mark is applied, unanswered", put(Leading(_watch(after)), after)
 

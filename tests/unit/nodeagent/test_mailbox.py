@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from adapters.clock import ManualClock
 from adapters.journal.memory import MemoryJournal
 from adapters.kube.memory import Call, MemoryStore
 from adapters.kube.memory_cluster import MemoryCluster
 from crds.meta import ObjectMeta
 from crds.nephila import IP_NODE, IPNode
+from ipam.errors import ApiUnreachable
 from ipam.fence import Fence
 from nodeagent.mailbox import Identity, Mailbox, NodeReport, standing_mark
 
@@ -46,3 +49,35 @@ async def test_a_leader_that_writes_the_mailbox_all_the_time_does_not_keep_the_n
     assert mailbox.fence.is_open(clock.now())
     stored = await leader.get(IP_NODE, "n1")
     assert stored is not None and standing_mark(stored) == ""
+
+
+async def test_a_pause_between_the_retaking_and_its_end_makes_the_leases_be_retaken_once_more() -> None:
+    """Found by the model in 18 steps: the agent stood still before it made its mailbox; meanwhile the leader marked, waited, took the slots and
+    removed the mailbox of the node that was gone; then the agent went on."""
+    clock = ManualClock()
+    cluster = MemoryCluster(clock)
+    paused: list[Call] = []
+    retaken: list[int] = []
+
+    async def stand_still(call: Call) -> None:
+        if call.verb == "create" and not paused:
+            paused.append(call)
+            await clock.advance(500.0)
+
+    async def retake() -> None:
+        retaken.append(1)
+
+    mailbox = Mailbox(
+        MemoryStore(cluster, fault=stand_still),
+        MemoryJournal(),
+        clock,
+        Identity("n1", "u1", "boot-1"),
+        Fence(60.0),
+        NodeReport,
+        retake,
+    )
+    with pytest.raises(ApiUnreachable):
+        await mailbox.beat()
+    assert not mailbox.fence.is_open(clock.now())
+    await mailbox.beat()
+    assert retaken == [1, 1] and mailbox.fence.is_open(clock.now())
