@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from ipam import lease, reclaim
 from ipam.fence import Fence, acknowledged, cleared, observed
-from sim.model.state import A, B, FRESH, NEVER, PAGE, SLOT, Agent, Leading, Pending, State, remembrance
+from sim.model.state import FRESH, NEVER, PAGE, SLOT, A, Agent, B, Leading, Pending, State, remembrance
 
 RULES = reclaim.Rules(lease_s=1.0, grace_s=0.0)
 LATER = RULES.wait_s
