@@ -18,6 +18,7 @@ from ipam.affinity import refusal_of
 from ipam.application_pools import wanted_pools
 from ipam.applications import AppOwner, WantedPool, label_value
 from ipam.catalog import Catalog
+from ipam.defaultroute import lacks_default_route, require_known
 from ipam.errors import BadAnnotation, BadConfig, NoPoolMatches, NoPoolSelected, OwnerMissing, PoolNotFound, Refusal
 from ipam.facts import Features, NicFacts, PodFacts, pod_refusal
 from ipam.multus import NETWORKS, position
@@ -78,7 +79,7 @@ class Selection:
 class _Request:
     source: Source
     names: Mapping[Family, tuple[str, ...]]
-    clean_gateway: bool
+    stated_clean: bool | None = None
 
 
 def needs_owner(pod: PodFacts, catalog: Catalog, features: Features) -> bool:
@@ -94,6 +95,7 @@ def select(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Features) -
     pool named literally does not exist), NoPoolMatches (a family asked for has no candidate; carries every refusal),
     OwnerMissing (application pools are asked for and `pod.owner` is not resolved).
     """
+    require_known(pod.annotations, pod.namespace, nic.interface)
     if features.subnets:
         by_subnet = _from_subnets(pod, nic, catalog, features)
         if by_subnet is not None:
@@ -110,10 +112,9 @@ def select(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Features) -
 
 def clean_gateway(pod: PodFacts, nic: NicFacts, features: Features) -> bool:
     """`Selection.clean_gateway`, whatever became of the pools since. Raises BadAnnotation."""
-    if features.subnets and _subnet_request(pod, nic)[0] is not None:
-        return nic.clean_gateway
-    request = _from_ippools(pod, nic, _NO_POOLS)
-    return nic.clean_gateway if request is None else request.clean_gateway
+    by_subnet = features.subnets and _subnet_request(pod, nic)[0] is not None
+    request = None if by_subnet else _from_ippools(pod, nic, _NO_POOLS)
+    return lacks_default_route(pod, nic, stated=request.stated_clean if request else None)
 
 
 def _from_ippools(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
@@ -140,20 +141,19 @@ def _from_ippools(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | 
                 "name the interface in every item",
             )
         item = requests[index]
-    clean = nic.clean_gateway if item.clean_gateway is None else item.clean_gateway
-    return _Request(Source.POD_IPPOOLS, item.names, clean)
+    return _Request(Source.POD_IPPOOLS, item.names, item.clean_gateway)
 
 
 def _from_ippool(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
     text = pod.annotations.get(notes.IPPOOL)
     if text is None:
         return None
-    return _Request(Source.POD_IPPOOL, notes.parse_ippool(text).names, nic.clean_gateway)
+    return _Request(Source.POD_IPPOOL, notes.parse_ippool(text).names)
 
 
 def _from_namespace(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
     found = notes.parse_namespace_pools(pod.namespace_annotations)
-    return _Request(Source.NAMESPACE, found, nic.clean_gateway) if found else None
+    return _Request(Source.NAMESPACE, found) if found else None
 
 
 def _from_netconf(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
@@ -165,12 +165,12 @@ def _from_netconf(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | 
             raise BadConfig(f"{key}: names a pool twice, or an empty name", "name each pool once")
         if listed:
             found[family] = listed
-    return _Request(Source.NETCONF, found, nic.clean_gateway) if found else None
+    return _Request(Source.NETCONF, found) if found else None
 
 
 def _from_cluster(pod: PodFacts, nic: NicFacts, catalog: Catalog) -> _Request | None:
     found = {family: ("*",) for family in Family if catalog.defaults(family)}
-    return _Request(Source.CLUSTER, found, nic.clean_gateway) if found else None
+    return _Request(Source.CLUSTER, found) if found else None
 
 
 _SOURCES: tuple[Callable[[PodFacts, NicFacts, Catalog], _Request | None], ...] = (
@@ -204,7 +204,8 @@ def _choose(request: _Request, pod: PodFacts, nic: NicFacts, catalog: Catalog, f
         fit.sort(key=lambda pool: -pool.rank)  # stable: the listed order holds within a rank
         candidates[family] = tuple(pool.name for pool in fit)
     _require_candidates(candidates, refused, request.source, nic)
-    return Selection(request.source, candidates, tuple(refused), request.clean_gateway)
+    clean = lacks_default_route(pod, nic, stated=request.stated_clean)
+    return Selection(request.source, candidates, tuple(refused), clean)
 
 
 def _expand(
@@ -273,7 +274,7 @@ def _from_subnets(pod: PodFacts, nic: NicFacts, catalog: Catalog, features: Feat
                 refused.append(refusal)
         if fit:
             candidates[want.family] = tuple(fit)
-    return Selection(source, candidates, tuple(refused), nic.clean_gateway, wanted)
+    return Selection(source, candidates, tuple(refused), lacks_default_route(pod, nic, stated=None), wanted)
 
 
 def _subnet_request(pod: PodFacts, nic: NicFacts) -> tuple[Source | None, notes.NicRequest | None]:

@@ -116,18 +116,22 @@ CASES: Mapping[str, str] = {
     "F00001": "a KubeVirt machine keeps its address across restarts",
     "F00002": "a KubeVirt machine keeps its address across a live migration",
     "F00003": "a KubeVirt machine with several interfaces",
+    "C00005": "default-route-nic chooses the default route, beside an overlay's eth0",
+    "C00006": "default-route-nic chooses the default route on an underlay",
     "C00007": "address conflicts are detected",
+    "C00011": "eth0 has the default route where nobody says otherwise",
+    "C00014": "default-route-nic names an interface that the pod does not have",
+    "C00015": "interfaces of any name",
     "C00018": "a conflicting address of a stateless pod is released",
     "C00019": "that of a stateful pod is not",
+    "C00020": "a pod is reachable with its default route on net1",
 }
 
-_COORDINATOR = "the choice of the default route NIC is made by the coordinator plugin, which is not part of Nephila"
 _THIRD_PARTY = "pools for controllers that Kubernetes does not ship are not made automatically: nothing watches their objects; name pools instead"
 _KUBEVIRT = "KubeVirt machines are not recognised as identities yet"
 
 WITHOUT_TEST: Mapping[str, str] = {
     "A00001": "pools have had no vlan since Spiderpool v1.0; nothing is left to compare",
-    "A00012": _COORDINATOR,
     "I00014": "Spiderpool has no cluster default Subnets any more; its own test is switched off",
     "T00002": _THIRD_PARTY,
     "T00004": _THIRD_PARTY,
