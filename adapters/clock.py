@@ -8,8 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import time
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
+
+
+class Alarm(Protocol):
+    """A call that is due later."""
+
+    def cancel(self) -> None:
+        """It shall not ring (any more)."""
 
 
 class Clock(Protocol):
@@ -21,6 +31,9 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Return once `seconds` have passed on `now()`; at once (after one turn of the loop) if not positive."""
+
+    def alarm(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        """Call `ring` from the event loop once `seconds` have passed. Cheaper than a task that sleeps: see `adapters.waking`."""
 
 
 class SystemClock:
@@ -40,6 +53,21 @@ class SystemClock:
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(max(seconds, 0.0))
 
+    def alarm(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        return asyncio.get_running_loop().call_later(max(seconds, 0.0), ring)
+
+
+class _ManualAlarm:
+    """`ring` None: it has rung, or was cancelled."""
+
+    __slots__ = ("ring",)
+
+    def __init__(self, ring: Callable[[], object]) -> None:
+        self.ring: Callable[[], object] | None = ring
+
+    def cancel(self) -> None:
+        self.ring = None
+
 
 class ManualClock:
     """A clock that moves only when told. `advance` wakes sleepers in deadline order and lets tasks run in between."""
@@ -47,8 +75,8 @@ class ManualClock:
     def __init__(self, now: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
         self._now = now
         self._wall = wall
-        self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
-        self._sequence = 0
+        self._alarms: list[tuple[float, int, _ManualAlarm]] = []
+        self._numbers = itertools.count()
 
     def now(self) -> float:
         return self._now
@@ -65,16 +93,25 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._sequence += 1
-        heapq.heappush(self._sleepers, (self._now + seconds, self._sequence, waiter))
-        await waiter
+        alarm = self.alarm(seconds, partial(_wake, waiter))
+        try:
+            await waiter
+        finally:
+            alarm.cancel()
+
+    def alarm(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        if seconds <= 0:
+            return asyncio.get_running_loop().call_soon(ring)
+        alarm = _ManualAlarm(ring)
+        heapq.heappush(self._alarms, (self._now + seconds, next(self._numbers), alarm))
+        return alarm
 
     @property
     def next_deadline(self) -> float | None:
-        """When the earliest sleeper wakes, in `now()` seconds; None if nobody sleeps."""
-        while self._sleepers and self._sleepers[0][2].done():
-            heapq.heappop(self._sleepers)
-        return self._sleepers[0][0] if self._sleepers else None
+        """When the earliest alarm rings, in `now()` seconds; None if there is none."""
+        while self._alarms and self._alarms[0][2].ring is None:
+            heapq.heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
 
     async def advance(self, seconds: float, *, turns: int = 20) -> None:
         """Move both clocks; at each deadline the loop runs `turns` turns, so that woken tasks act at their own time."""
@@ -82,8 +119,10 @@ class ManualClock:
         await _run(turns)
         while (deadline := self.next_deadline) is not None and deadline <= target:
             self._move(deadline)
-            while self.next_deadline is not None and self._sleepers[0][0] <= self._now:
-                heapq.heappop(self._sleepers)[2].set_result(None)
+            while self.next_deadline is not None and self._alarms[0][0] <= self._now:
+                ring = heapq.heappop(self._alarms)[2].ring
+                if ring is not None:
+                    ring()
             await _run(turns)
         self._move(target)
         await _run(turns)
@@ -92,6 +131,11 @@ class ManualClock:
         passed = max(target - self._now, 0.0)
         self._now += passed
         self._wall += passed
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 async def _run(turns: int) -> None:

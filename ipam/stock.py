@@ -39,6 +39,10 @@ class State(Enum):
     LEAVING = "leaving"  # journalled as no longer allocatable, on its way out of the lease
     QUARANTINED = "quarantined"  # somebody else was seen using it
 
+    __hash__ = (
+        object.__hash__
+    )  # members are compared by identity; Enum's own hash is a Python call, and `count` is called very often
+
 
 FREE_STATES = (State.READY, State.UNPROVEN, State.COOLING)
 
@@ -65,7 +69,10 @@ class Shelf:
     )
 
     def count(self, *states: State) -> int:
-        return sum(len(self.by_state[state]) for state in states)
+        by_state, total = self.by_state, 0
+        for state in states:
+            total += len(by_state[state])
+        return total
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +119,7 @@ class Stock:
 
     def pools(self) -> tuple[str, ...]:
         """The pools of which this node holds slots; "" stands for slots that no pool covers any more."""
-        return tuple(name for name, shelf in self._shelves.items() if shelf.count(*State))
+        return tuple(name for name, shelf in self._shelves.items() if any(shelf.by_state.values()))
 
     def of_pool(self, pool: str, *states: State) -> tuple[Held, ...]:
         shelf = self._shelves.get(pool)
@@ -300,6 +307,13 @@ class Stock:
                 return
             self._move(held, State.UNPROVEN)
             self._settle(held, now)
+
+    def next_rested(self, pool: str) -> float | None:
+        """When the next cooling slot of the pool has rested; None if none is cooling."""
+        shelf = self._shelves.get(pool)
+        return (
+            min((held.cool_until for held in shelf.by_state[State.COOLING].values()), default=None) if shelf else None
+        )
 
     def hasten(self, pool: str, now: float, early_s: float, count: int) -> int:
         """Somebody waits and there is nothing else: up to `count` cooling slots whose rest ends within `early_s` become unproven, oldest first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -12,6 +12,7 @@ from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.kube.reflector import Reflector
 from adapters.kube.store import Store, Stored, StoreError
+from adapters.waking import Kick, done_within
 from crds.meta import ObjectMeta
 from crds.nephila import LEADER_LOCK, LeaderLock, LeaderLockSpec
 from ipam import election
@@ -46,10 +47,10 @@ class Elector:
         self._highest_term = highest_term
         self._version = ""
         self._known = False  # whether the lock was read since it may have changed
-        self._changed = asyncio.Event()
+        self._changed = Kick()
         self._work: asyncio.Task[None] | None = None
         self._watch = Reflector(store, LEADER_LOCK, clock, entropy, fields=f"metadata.name={LOCK}")
-        self._watch.listen(lambda _old, _new: self._changed.set())
+        self._watch.listen(lambda _old, _new: self._changed())
 
     # Authority -------------------------------------------------------------------------------------------------------------------------
 
@@ -167,34 +168,24 @@ class Elector:
     async def _within(self, seconds: float, work: Awaitable[_R]) -> _R | None:
         """The result, or None if it did not come in time; the request is then given up, its outcome unknown."""
         task = asyncio.ensure_future(work)
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
         try:
-            await asyncio.wait((task, sleeper), return_when=asyncio.FIRST_COMPLETED)
-            return task.result() if task.done() else None
+            return task.result() if await done_within(self._clock, seconds, task) else None
         finally:
             task.cancel()
-            sleeper.cancel()
 
     async def _rest(self, seconds: float) -> None:
         """Until the next step is due; a candidate also looks again when the lock changes."""
         if self.is_leading:
             left = election.leads_until(self.candidate) - self._clock.now()
-            await self._first_of(min(seconds, left), self._work)
+            rest = min(seconds, left)
+            if self._work is None:
+                await self._clock.sleep(rest)
+            else:
+                await done_within(self._clock, rest, self._work)
             return
-        changed = asyncio.ensure_future(self._changed.wait())
-        await self._first_of(seconds * self._entropy.uniform(1.0, election.JITTER), changed)
-        changed.cancel()
-        if self._changed.is_set():
+        if await self._changed.within(self._clock, seconds * self._entropy.uniform(1.0, election.JITTER)):
             self._changed.clear()
             self._known = False
-
-    async def _first_of(self, seconds: float, other: asyncio.Future[Any] | None) -> None:
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        waited: set[asyncio.Future[Any]] = {sleeper} if other is None else {sleeper, other}
-        try:
-            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
 
     async def _stop_work(self) -> None:
         work, self._work = self._work, None

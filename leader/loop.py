@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -10,6 +9,7 @@ import structlog
 from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.kube.store import StoreError
+from adapters.waking import Kick
 
 log = structlog.get_logger(__name__)
 
@@ -38,11 +38,11 @@ class Loop:
         self._entropy = entropy
         self._period_s = period_s
         self._gap_s = gap_s
-        self._kicked = asyncio.Event()
+        self._kicked = Kick()
 
     def kick(self) -> None:
         """Something changed; look soon."""
-        self._kicked.set()
+        self._kicked()
 
     async def run(self) -> None:
         """Until cancelled. A StoreError is retried with back-off and jitter; anything else ends the reign."""
@@ -63,16 +63,7 @@ class Loop:
             self.passes += 1
             self.last_pass_s = self._clock.now() - began
             await self._clock.sleep(self._gap_s)
-            await self._kick_within(self._period_s * self._entropy.uniform(0.9, 1.1))
-
-    async def _kick_within(self, seconds: float) -> None:
-        waiter = asyncio.ensure_future(self._kicked.wait())
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-            sleeper.cancel()
+            await self._kicked.within(self._clock, self._period_s * self._entropy.uniform(0.9, 1.1))
 
 
 class Allowance:

@@ -20,6 +20,7 @@ from adapters.journal import Journal, JournalState, PutMeta
 from adapters.kube.events import EventRecorder
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
+from adapters.waking import Kick
 from crds.core import NODE
 from crds.nephila import IP_NODE, PoolStock, ProbeState
 from ipam.blocks import NodeRef
@@ -79,7 +80,7 @@ class Agent:
         self.config = config
         self._ports = ports
         self._starting = STARTING
-        self._beat_now = asyncio.Event()
+        self._beat_now = Kick()
         self._urgent = False
         self._hurry = Hurry(ports.clock)
         clock = ports.clock
@@ -290,7 +291,7 @@ class Agent:
     async def _heartbeats(self) -> None:
         assert self.mailbox is not None
         period = self.config.lease.heartbeat_s
-        self.world.mailbox.listen(lambda _old, _new: self._beat_now.set())
+        self.world.mailbox.listen(lambda _old, _new: self._beat_now())
         self.world.mailbox.listen(lambda _old, new: self.recalls.notice(new))
         while True:
             await self._pause(period * self._ports.entropy.uniform(0.9, 1.0))
@@ -307,11 +308,7 @@ class Agent:
         deadline = self._ports.clock.now() + seconds
         while (rest := deadline - self._ports.clock.now()) > 0:
             self._beat_now.clear()
-            waiter = asyncio.ensure_future(self._beat_now.wait())
-            sleeper = asyncio.ensure_future(self._ports.clock.sleep(rest))
-            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
-            waiter.cancel()
-            sleeper.cancel()
+            await self._beat_now.within(self._ports.clock, rest)
             if self._urgent:
                 self._urgent = False
                 await self._ports.clock.sleep(self._hurry.delay_s())
@@ -324,7 +321,7 @@ class Agent:
     def _tell_leader(self) -> None:
         """What this node lacks changed: the next heartbeat shall not wait."""
         self._urgent = True
-        self._beat_now.set()
+        self._beat_now()
 
     # Segment -------------------------------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
+from adapters.waking import done_within
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +66,7 @@ class LeaderChild:
         ended = asyncio.ensure_future(child.wait())
         try:
             while not ended.done() and self._is_candidate():
-                await self._ended_within(ended, LOOK_S)
+                await done_within(self._clock, LOOK_S, ended)
         finally:
             stopping = asyncio.ensure_future(self._stop(child, ended))
             try:
@@ -80,17 +81,10 @@ class LeaderChild:
         if not ended.done():
             with suppress(ProcessLookupError):
                 child.terminate()
-            await self._ended_within(ended, STOP_S)
+            await done_within(self._clock, STOP_S, ended)
         if not ended.done():
             with suppress(ProcessLookupError):
                 child.kill()
             await ended
         if child.stdin is not None:
             child.stdin.close()
-
-    async def _ended_within(self, ended: asyncio.Future[int], seconds: float) -> None:
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait((ended, sleeper), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()

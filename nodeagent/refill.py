@@ -5,7 +5,6 @@ Event-driven: `kick` after anything that changes demand; a tick only matures coo
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from functools import partial
 import structlog
 
 from adapters.clock import Clock
+from adapters.waking import Kick
 from ipam import demand, lease
 from ipam.errors import ApiUnreachable
 from ipam.slots import Page
@@ -65,7 +65,7 @@ class Refill:
         self._clock = clock
         self._is_open = is_open
         self._early_s = early_s
-        self._kicked = asyncio.Event()
+        self._kicked = Kick()
         self._dry: dict[str, _Dry] = {}
         self._saving_until: dict[str, float] = {}
         self._offered: dict[str, tuple[str, ...]] = {}
@@ -78,7 +78,7 @@ class Refill:
 
     def kick(self) -> None:
         """Something changed; look soon."""
-        self._kicked.set()
+        self._kicked()
 
     def is_exhausted(self, pool: str) -> bool:
         """True if a claim for a waiting ADD got nothing a moment ago: the next pool of its list should be tried."""
@@ -109,11 +109,21 @@ class Refill:
         while True:
             try:
                 await self.round()
-                rest = STARVING_TICK_S if self._line.pools() else TICK_S
+                rest = self._tick_s()
             except ApiUnreachable as error:
                 log.warning("refill_failed", error=str(error))
                 rest = API_REST_S
             await self._rest(rest)
+
+    def _tick_s(self) -> float:
+        """For how long time alone changes nothing. Where ADDs wait: until a dry pool is tried again, or an address has rested."""
+        moments = [self._clock.now() + TICK_S]
+        for pool in self._line.pools():
+            is_dry = pool in self._dry
+            moments += [self._dry[pool].until] if is_dry else []
+            rested = self._stock.next_rested(pool)
+            moments += [] if rested is None else [rested - self._early_s if is_dry else rested]
+        return max(min(moments) - self._clock.now(), STARVING_TICK_S if self._line.pools() else TICK_S)
 
     async def round(self) -> None:
         """One pass over all pools. Raises ApiUnreachable."""
@@ -247,11 +257,5 @@ class Refill:
 
     async def _rest(self, seconds: float) -> None:
         """Until the next kick, but no longer than `seconds`. Kicks of ADDs that already wait cannot make it spin: see SETTLE_S."""
-        waiter = asyncio.ensure_future(self._kicked.wait())
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        try:
-            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-            sleeper.cancel()
+        await self._kicked.within(self._clock, seconds)
         await self._clock.sleep(SETTLE_S)

@@ -22,6 +22,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.journal import DropSlot, Journal, PutSlot, SlotRecord
+from adapters.waking import Kick
 from crds.nephila import ConflictSeen
 from ipam.addresses import Family
 from ipam.slots import SlotId
@@ -102,7 +103,7 @@ class Verification:
         self._watcher: Watcher | None = None
         self._tracked: set[SlotId] = set()
         self._live: dict[SlotId, _Live] = {}
-        self._kicked = asyncio.Event()
+        self._kicked = Kick()
         self.conflicts: OrderedDict[SlotId, ConflictSeen] = OrderedDict()
 
     def attend(self, watcher: Watcher) -> None:
@@ -111,7 +112,7 @@ class Verification:
 
     def kick(self) -> None:
         """The stock changed: compare soon."""
-        self._kicked.set()
+        self._kicked()
 
     async def is_silent(self, slot: SlotId) -> bool:
         """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
@@ -262,10 +263,4 @@ class Verification:
             self.conflicts.popitem(last=False)
 
     async def _rest(self) -> None:
-        waiter = asyncio.ensure_future(self._kicked.wait())
-        sleeper = asyncio.ensure_future(self._clock.sleep(SYNC_S))
-        try:
-            await asyncio.wait((waiter, sleeper), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            waiter.cancel()
-            sleeper.cancel()
+        await self._kicked.within(self._clock, SYNC_S)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+
+from adapters.clock import Alarm
 
 WALL_EPOCH = 1_700_000_000.0
 BOOT_OFFSET = 1_000.0  # a machine has been up for a while when a run begins
@@ -32,6 +35,9 @@ class SimClock:
             await asyncio.sleep(0)
             return
         await asyncio.sleep(max(seconds / self._rate, TICK_S))
+
+    def alarm(self, seconds: float, ring: Callable[[], object]) -> Alarm:
+        return self._loop.call_later(max(seconds / self._rate, TICK_S) if seconds > 0 else 0.0, ring)
 
     def step_wall(self, seconds: float) -> None:
         self._wall += seconds

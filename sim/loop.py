@@ -53,23 +53,12 @@ def current_process() -> Process | None:
     return PROCESS.get()
 
 
-class _Timer(asyncio.TimerHandle):
-    """Ordered by (time, creation), so that equal times fire in a defined order."""
-
-    __slots__ = ("number",)
-    number: int
-
-    def __lt__(self, other: object) -> bool:
-        assert isinstance(other, _Timer)
-        return (self.when(), self.number) < (other.when(), other.number)
-
-
 class SimLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self._virtual = 0.0
         self._queue: deque[asyncio.Handle] = deque()
-        self._timers: list[_Timer] = []
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []  # (time, creation): equal times fire in order
         self._numbers = itertools.count()
         self._halted = False
         self.steps = 0
@@ -97,9 +86,8 @@ class SimLoop(asyncio.BaseEventLoop):
         return self.call_at(self._virtual + max(delay, 0.0), callback, *args, context=context)
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Context | None = None) -> asyncio.TimerHandle:  # type: ignore[override]
-        timer = _Timer(when, callback, args, self, context)
-        timer.number = next(self._numbers)
-        heapq.heappush(self._timers, timer)
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._timers, (when, next(self._numbers), timer))
         return timer
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -143,33 +131,45 @@ class SimLoop(asyncio.BaseEventLoop):
     def _turn(self) -> None:
         """Everything that is ready now; then time moves on."""
         queue = self._queue
+        take = queue.popleft
         while queue:
             if self.steps > self._step_limit:
                 raise Livelock(f"{MAX_STEPS_AT_ONCE} steps without time passing; ready: {self._busy()}")
-            handle = queue.popleft()
+            handle: Any = take()
             if handle._cancelled:
                 continue
-            process: Process | None = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+            context = handle._context
+            process: Process | None = context.get(PROCESS)
             if process is not None and process.frozen:
                 process.parked.append(handle)
                 continue
             if process is None or process.alive:  # the order in which the dead unwind is that of addresses in memory
                 self.steps += 1
                 self._virtual += STEP_S
-            handle._run()
+            try:
+                context.run(handle._callback, *handle._args)
+            except (SystemExit, KeyboardInterrupt):
+                raise
+            except BaseException as error:  # noqa: BLE001  # as asyncio.Handle._run does
+                self.call_exception_handler({"message": "a callback failed", "exception": error, "handle": handle})
             if self._halted:
                 return
-        while self._timers and self._timers[0]._cancelled:
-            heapq.heappop(self._timers)
-        if not self._timers:
+        self._let_time_pass()
+
+    def _let_time_pass(self) -> None:
+        """To the next timer, and no further."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+        if not timers:
             raise Deadlock
-        if self._timers[0].when() > self._virtual:
-            self._virtual = self._timers[0].when()
+        if timers[0][0] > self._virtual:
+            self._virtual = timers[0][0]
             self._step_limit = self.steps + MAX_STEPS_AT_ONCE
-        while self._timers and self._timers[0].when() <= self._virtual:
-            timer = heapq.heappop(self._timers)
+        while timers and timers[0][0] <= self._virtual:
+            timer = heapq.heappop(timers)[2]
             if not timer._cancelled:
-                queue.append(timer)
+                self._queue.append(timer)
 
     def _busy(self) -> str:
         """Which coroutines are ready, for the reader of a livelock."""

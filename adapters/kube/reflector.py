@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeAlias, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.kube.store import EventType, Gone, Key, Store, StoreError, Unreachable, close_stream
+from adapters.waking import done_within
 from crds.meta import Kind, KubeObject
 
 T = TypeVar("T", bound=KubeObject)
@@ -160,7 +161,7 @@ class Reflector(Generic[T]):
         self._events = 0
         consumer = asyncio.ensure_future(self._consume())
         try:
-            while not await self._finished(consumer, self._idle_from + self._pace.idle_s - self._clock.now()):
+            while not await done_within(self._clock, self._idle_from + self._pace.idle_s - self._clock.now(), consumer):
                 if self._clock.now() - self._idle_from >= self._pace.idle_s:
                     raise Unreachable(f"the watch of {self.kind.plural} was silent for {self._pace.idle_s:.0f} s")
             consumer.result()
@@ -195,21 +196,11 @@ class Reflector(Generic[T]):
     async def _in_time(self, work: Coroutine[object, object, R], seconds: float) -> R:
         task = asyncio.ensure_future(work)
         try:
-            if not await self._finished(task, seconds):
+            if not await done_within(self._clock, seconds, task):
                 raise Unreachable(f"no list of {self.kind.plural} within {seconds:.0f} s")
             return task.result()
         finally:
             await _ended(task)
-
-    async def _finished(self, task: asyncio.Future[R], seconds: float) -> bool:
-        """Wait for the task, at most `seconds` of the injected clock."""
-        sleeper = asyncio.ensure_future(self._clock.sleep(max(seconds, 0.0)))
-        try:
-            both: set[asyncio.Future[Any]] = {task, sleeper}
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            return task.done()
-        finally:
-            await _ended(sleeper)
 
     def _apply(self, key: Key, new: T | None) -> None:
         old = self._objects.get(key)

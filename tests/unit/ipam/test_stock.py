@@ -119,3 +119,12 @@ def test_releasing_twice_changes_nothing() -> None:
     stock.release(slot(0), 50.0, 60.0)
     assert picked(stock, 61.0) == 1
     assert stock.count("p", State.COOLING) == 0
+
+
+def test_when_the_next_slot_has_rested_is_known_whatever_the_order_of_releases() -> None:
+    stock = trusting()
+    assert stock.next_rested("p") is None and stock.next_rested("unknown") is None
+    for value, cooldown_s in ((2, 60.0), (0, 20.0)):
+        stock.allocate(slot(value))
+        stock.release(slot(value), 10.0, cooldown_s)
+    assert stock.next_rested("p") == 30.0

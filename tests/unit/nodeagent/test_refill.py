@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import msgspec
+
 from crds.core import POD
 from nodeagent.config import LeaseSettings
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually
@@ -42,3 +44,26 @@ async def test_an_address_that_cools_on_one_node_serves_a_starving_one_elsewhere
         assert await add(second, "c2", await lab.pod("b", "n2")) == ["10.6.0.5"]
         assert time.monotonic() - released >= FLOOR_S
         await eventually(lambda: not list(first.stock))
+
+
+async def test_a_starving_node_looks_when_something_can_have_changed_and_not_all_the_time() -> None:
+    lab = Lab()
+    await lab.node("n1")
+    await lab.namespace()
+    await lab.pool("p", "10.6.0.0/24", "10.6.0.5", default=True)
+    rounds = 0
+    async with lab.agent("n1", lease=msgspec.structs.replace(LONG_COOLDOWN, cooldown_floor_s=1.5)) as agent:
+        assert await add(agent, "c1", await lab.pod("a", "n1")) == ["10.6.0.5"]
+        await delete(agent, "c1")
+        original = agent.refill.round
+
+        async def counted() -> None:
+            nonlocal rounds
+            rounds += 1
+            await original()
+
+        agent.refill.round = counted  # type: ignore[method-assign]
+        released = time.monotonic()
+        assert await add(agent, "c2", await lab.pod("b", "n1")) == ["10.6.0.5"]
+        assert 1.5 <= time.monotonic() - released < 2.5, "the end of the least rest is not slept through"
+        assert rounds < 18, "claims that back off and heartbeats, but no look every 50 ms"
