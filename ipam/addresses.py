@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
 from ipam.errors import BadValue
@@ -45,20 +46,26 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """The address that `text` spells, in any valid notation without zone id or leading zeros; raises BadValue."""
-        try:
-            if ":" not in text:
-                return cls(Family.V4, int(IPv4Address(text)))
-            if "%" not in text:
-                return cls(Family.V6, int(IPv6Address(text)))
-        except AddressValueError:
-            pass
-        raise BadValue("", f"{text!r} is not an IP address", hint="write it as 10.0.0.5 or fd00::5")
+        return _address(text)
 
     def __str__(self) -> str:
         value = self.value
         if self.family is Family.V4:
             return f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.{value & 255}"
         return _v6_text(value)
+
+
+@lru_cache(maxsize=8192)
+def _address(text: str) -> Address:
+    """Remembered, because the same few addresses are read again with every object that names them."""
+    try:
+        if ":" not in text:
+            return Address(Family.V4, int(IPv4Address(text)))
+        if "%" not in text:
+            return Address(Family.V6, int(IPv6Address(text)))
+    except AddressValueError:
+        pass
+    raise BadValue("", f"{text!r} is not an IP address", hint="write it as 10.0.0.5 or fd00::5")
 
 
 def _v6_text(value: int) -> str:

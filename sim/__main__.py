@@ -12,6 +12,8 @@ from sim.mutants import MUTANTS
 from sim.runner import context, hunt, prepare, run_seeds, shrink
 from sim.world import Outcome, simulate
 
+PROGRESS = 500  # seeds between two lines that say how far it is
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="sim", description="Nephila's deterministic simulation")
@@ -50,6 +52,8 @@ def _run(seeds: Iterable[int], jobs: int, budget_s: float, *, minimal: bool) -> 
     for outcome in run_seeds(seeds, jobs, budget_s):
         virtual += outcome.virtual_s
         started += outcome.started
+        if (seen := passed + failed) and seen % PROGRESS == 0:
+            print(f"{seen} seeds, {failed} failed, {time.monotonic() - began:.0f} s", flush=True)
         if outcome.violation is None:
             passed += 1
             continue

@@ -198,7 +198,7 @@ class MemoryCluster:
             "deletionGracePeriodSeconds": 0,
             "generation": metadata.get("generation", 0) + 1,
         }
-        return self._commit(kind, key, old, {**old.wire, "metadata": marked})
+        return self._commit(kind, key, old, self._entry(kind, {**old.wire, "metadata": marked}))
 
     def compact(self) -> None:
         """Forget all history: a watch from any earlier version gets 410."""
@@ -236,37 +236,34 @@ class MemoryCluster:
     # The one place where state changes
 
     def _write(self, kind: AnyKind, key: Key, old: Entry | None, wire: dict[str, Any]) -> Result:
-        if self.validate is not None:
-            try:
-                new = kind.from_builtins(wire)
-            except msgspec.ValidationError as error:
-                return Refused(422, "Invalid", str(error))
-            refusal = self.validate(kind, None if old is None else old.object, new)
-            if refusal is not None:
-                return Refused(422, "Invalid", refusal)
-        return self._commit(kind, key, old, wire)
-
-    def _commit(self, kind: AnyKind, key: Key, old: Entry | None, wire: Wire) -> Result:
         try:
             new = self._entry(kind, wire)
         except msgspec.ValidationError as error:
             return Refused(422, "Invalid", str(error))
+        if self.validate is not None:
+            refusal = self.validate(kind, None if old is None else old.object, new.object)
+            if refusal is not None:
+                return Refused(422, "Invalid", refusal)
+        return self._commit(kind, key, old, new)
+
+    def _commit(self, kind: AnyKind, key: Key, old: Entry | None, new: Entry) -> Result:
+        self.version = new.version
         self._shelf(kind).entries[key] = new
         self._record(kind, Change(new.version, old, new, removed=False))
         return Stored(new.object)
 
     def _remove(self, kind: AnyKind, key: Key, old: Entry, last: Wire) -> Result:
         gone = self._entry(kind, last)
+        self.version = gone.version
         del self._shelf(kind).entries[key]
         self._record(kind, Change(gone.version, old, gone, removed=True))
         return Stored(gone.object)
 
     def _entry(self, kind: AnyKind, wire: Wire) -> Entry:
+        """The object as it would be stored next. Raises ValidationError."""
         version = self.version + 1
         stamped = {**wire, "metadata": {**wire["metadata"], "resourceVersion": str(version)}}
-        entry = Entry(stamped, kind.from_builtins(stamped), version)
-        self.version = version
-        return entry
+        return Entry(stamped, kind.from_builtins(stamped), version)
 
     def _record(self, kind: AnyKind, change: Change) -> None:
         shelf = self._shelf(kind)
