@@ -8,10 +8,8 @@ Start: journal → memory → socket (DEL works from here on) → pools and pods
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-import msgspec
 import structlog
 
 from adapters.clock import Clock
@@ -20,7 +18,6 @@ from adapters.journal import Journal, JournalState, PutMeta
 from adapters.kube.events import EventRecorder
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
-from adapters.waking import Kick
 from crds.core import NODE
 from crds.nephila import IP_NODE, PoolStock, ProbeState
 from ipam.blocks import NodeRef
@@ -34,12 +31,13 @@ from nodeagent.audit import Audit, withheld
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.config import AgentConfig
 from nodeagent.front import Front
+from nodeagent.heartbeats import RETRY_S, Heartbeats
 from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
-from nodeagent.needs import Needs
+from nodeagent.needs import Needs, learnt_from, remembered
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
 from nodeagent.pins import Pins, not_probed_yet
-from nodeagent.recall import Hurry, RecallDesk
+from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import IpamConf
@@ -54,11 +52,10 @@ from probes.prober import Prober
 
 log = structlog.get_logger(__name__)
 
-BOOT_ID, NODE_UID, LEARNT = "bootID", "nodeUID", "ipamConf:"
+BOOT_ID, NODE_UID = "bootID", "nodeUID"
 RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every lease is re-taken before use
 STARTING = "the agent is starting"
 REPORTER = "nephila.io/agent"
-RETRY_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +77,6 @@ class Agent:
         self.config = config
         self._ports = ports
         self._starting = STARTING
-        self._beat_now = Kick()
-        self._urgent = False
-        self._hurry = Hurry(ports.clock)
         clock = ports.clock
         self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
         self.line = WaitingLine()
@@ -114,9 +108,12 @@ class Agent:
             lambda: not self.why_closed(),
             config.lease.cooldown_s - config.lease.cooldown_floor_s,
         )
-        self.refill.on_lack = self._tell_leader
+        self.heartbeats = Heartbeats(
+            self.world, self.refill, clock, ports.entropy, config.node, config.lease.heartbeat_s
+        )
+        self.refill.on_lack = self.heartbeats.hurry
         self.recalls = RecallDesk(
-            self.refill, self.stock, self.keeper, clock, lambda: not self.why_closed(), self._tell_leader
+            self.refill, self.stock, self.keeper, clock, lambda: not self.why_closed(), self.heartbeats.hurry
         )
         self.outbox = Outbox(
             ports.store,
@@ -217,7 +214,7 @@ class Agent:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.world.run(), name="world")
             await self.world.synced()
-            await self._join()
+            mailbox = await self._join()
             self._starting = ""
             log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
             tasks.create_task(self.events.run(), name="events")
@@ -225,12 +222,12 @@ class Agent:
                 tasks.create_task(self._verify(self._ports.segment), name="verification")
             tasks.create_task(self.refill.run(), name="refill")
             tasks.create_task(self.outbox.run(), name="outbox")
-            tasks.create_task(self._heartbeats(), name="heartbeats")
+            tasks.create_task(self.heartbeats.run(mailbox, self.recalls), name="heartbeats")
             tasks.create_task(self.recalls.run(), name="recalls")
             tasks.create_task(self.reconciler.run(), name="reconciler")
             tasks.create_task(self.pins.run(), name="pins")
 
-    async def _join(self) -> None:
+    async def _join(self) -> Mailbox:
         """Bring memory in step with the API, and be acknowledged once. Tried until it works."""
         while True:
             try:
@@ -254,7 +251,7 @@ class Agent:
                     await self.keeper.reload()
                 await self.mailbox.beat()
                 self._ports.journal.commit([PutMeta(BOOT_ID, identity.boot_id), PutMeta(NODE_UID, identity.node_uid)])
-                return
+                return self.mailbox
             except (ApiUnreachable, StoreError) as error:
                 log.warning("agent_join_failed", error=str(error))
                 await self._ports.clock.sleep(RETRY_S)
@@ -288,41 +285,6 @@ class Agent:
         mailbox.observers.append(self.teller.on_fence)
         return mailbox
 
-    async def _heartbeats(self) -> None:
-        assert self.mailbox is not None
-        period = self.config.lease.heartbeat_s
-        self.world.mailbox.listen(lambda _old, _new: self._beat_now())
-        self.world.mailbox.listen(lambda _old, new: self.recalls.notice(new))
-        while True:
-            await self._pause(period * self._ports.entropy.uniform(0.9, 1.0))
-            try:
-                await self.mailbox.beat()
-                self.refill.kick()
-            except ApiUnreachable as error:
-                log.warning("heartbeat_failed", error=str(error))
-                await self._ports.clock.sleep(min(RETRY_S, period))
-
-    async def _pause(self, seconds: float) -> None:
-        """Until the next heartbeat is due, the leader wrote something that we have not seen, or it must hear from us."""
-        assert self.mailbox is not None
-        deadline = self._ports.clock.now() + seconds
-        while (rest := deadline - self._ports.clock.now()) > 0:
-            self._beat_now.clear()
-            await self._beat_now.within(self._ports.clock, rest)
-            if self._urgent:
-                self._urgent = False
-                await self._ports.clock.sleep(self._hurry.delay_s())
-                return
-            stored = self.world.mailbox.get(self.config.node)
-            seen = self.mailbox.object
-            if stored is None or seen is None or stored.spec != seen.spec:
-                return
-
-    def _tell_leader(self) -> None:
-        """What this node lacks changed: the next heartbeat shall not wait."""
-        self._urgent = True
-        self._beat_now()
-
     # Segment -------------------------------------------------------------------------------------------------------------------------
 
     async def _verify(self, port: SegmentPort) -> None:
@@ -340,7 +302,7 @@ class Agent:
                 continue
             break
         self._watch = (segment.watcher.mode.value, segment.watcher.reason)
-        self._tell_leader()  # how this node watches is part of its heartbeat
+        self.heartbeats.hurry()  # how this node watches is part of its heartbeat
         self.verification = Verification(
             segment.prober,
             self.stock,
@@ -370,14 +332,14 @@ class Agent:
             prober,
             self._ports.clock,
             lambda: withheld(self.world.pools.catalog, self.world.reserved, self.config.domain),
-            self._tell_leader,
+            self.heartbeats.hurry,
             interval_s=self.config.probe.audit_interval_s,
             per_s=self.config.probe.audit_per_s,
         )
 
     def _on_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
         self.teller.on_address(reason, slot, pool, note)
-        self._tell_leader()  # what is quarantined, and by whom, is part of the heartbeat
+        self.heartbeats.hurry()  # what is quarantined, and by whom, is part of the heartbeat
 
     # Memory --------------------------------------------------------------------------------------------------------------------------
 
@@ -395,7 +357,7 @@ class Agent:
         self.outbox.restore(state.outbox)
 
     def _remember_conf(self, interface: str, conf: IpamConf) -> None:
-        self._ports.journal.commit([PutMeta(LEARNT + interface, msgspec.json.encode(conf).decode())])
+        self._ports.journal.commit([remembered(interface, conf)])
 
     def _changed(self) -> None:
         """Pools, namespaces or pods changed."""
@@ -429,12 +391,3 @@ class Agent:
             version=self._ports.version,
             parent=self.config.parent,
         )
-
-
-def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
-    """The network configurations of earlier ADDs, by interface."""
-    return {
-        key.removeprefix(LEARNT): msgspec.json.decode(text, type=IpamConf)
-        for key, text in meta.items()
-        if key.startswith(LEARNT)
-    }

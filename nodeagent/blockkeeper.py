@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from weakref import WeakValueDictionary
 
 import structlog
@@ -31,14 +30,13 @@ from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
 from ipam.slots import ALL_SLOTS, Page, SlotId
 from ipam.stock import NEVER, State, Stock
+from nodeagent.pagesearch import PageSearch
 
 log = structlog.get_logger(__name__)
 
-MAX_PAGES_PER_ROUND = 64  # blocks looked at in one attempt to claim; the next round starts where this one ended
 MAX_CAS_ATTEMPTS = 8
 LATE_S = 90.0  # a write whose answer never came may still be applied: API servers give a request up at 60 s
 LOOK_AGAIN_S = 10.0
-FULL_PAGE_REST_S = 2.0  # a page found full is not read again before this, unless an ADD waits
 
 Decide = Callable[[Block], Block]
 
@@ -85,10 +83,9 @@ class BlockKeeper:
         self.counters = BlockCounters()
         self._mine: dict[Page, Seen] = {}
         self._recorded: dict[Page, LeaseRecord] = {}
-        self._full_since: dict[Page, float] = {}
         self._unsure: dict[Page, float] = {}
         self._looked_at = NEVER
-        self._next_index: dict[str, int] = {}
+        self._search = PageSearch(me.name)
         self._remembered: dict[SlotId, SlotRecord] = {}
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
@@ -118,14 +115,14 @@ class BlockKeeper:
             if got < count:
                 self._mine.pop(page, None)  # what we last saw of it is older than the hint
                 got += await self._claim_on(page, addresses.mask(page.base), count - got, lease.choose_free)
-        for page, mask in self._pages(pool, domain, addresses):
+        for page, mask in self._search.pages(pool, domain, addresses, self._mine):
             if got >= count:
                 break
-            if not urgent_for and self._clock.now() - self._full_since.get(page, NEVER) < FULL_PAGE_REST_S:
+            if not urgent_for and self._search.is_resting(page, self._clock.now()):
                 continue
             got += await self._claim_on(page, mask, count - got, lease.choose_free)
         if urgent_for and not got:
-            for page, mask in self._pages(pool, domain, addresses):
+            for page, mask in self._search.pages(pool, domain, addresses, self._mine):
                 if got >= urgent_for:
                     break
                 got += await self._claim_on(page, mask, urgent_for - got, _last_resort)
@@ -134,7 +131,7 @@ class BlockKeeper:
     async def _claim_on(
         self, page: Page, usable: int, count: int, choose: Callable[[Block, int, int, int, float], int]
     ) -> int:
-        start = _hash(self.me.name, page.name) % 64
+        start = self._search.first_slot(page)
         seen = self._mine.get(page)
         if seen is not None and not choose(seen.block, usable, count, start, self._clock.wall()):
             del self._mine[page]  # an old picture shows nothing free; others may have given slots back since
@@ -144,28 +141,11 @@ class BlockKeeper:
         )
         got = len(self._stock) - held_before
         if after is None or not got:
-            self._full_since[page] = self._clock.now()
+            self._search.found_full(page, self._clock.now())
             return 0
-        self._full_since.pop(page, None)
+        self._search.found_free(page)
         log.info("lease_claimed", block=page.name, slots=got, epoch=after.block.epoch)
         return got
-
-    def _pages(self, pool: str, domain: str, addresses: RangeSet) -> Iterable[tuple[Page, int]]:
-        """Pages to try: those we hold a lease of first (no read needed), then from a start of our own, so that nodes rarely collide."""
-        mine = [page for page in self._mine if page.domain == domain and page.family is addresses.family]
-        for page in mine:
-            if mask := addresses.mask(page.base):
-                yield page, mask
-        total = addresses.page_count
-        if not total:
-            return
-        start = self._next_index.get(pool, _hash(self.me.name, pool) % total)
-        for step in range(min(total, MAX_PAGES_PER_ROUND)):
-            index = (start + step) % total
-            page = Page(addresses.family, addresses.page_base(index), domain)
-            if page not in self._mine:
-                yield page, addresses.mask(page.base)
-            self._next_index[pool] = (index + 1) % total if total > MAX_PAGES_PER_ROUND else start
 
     # Give back -----------------------------------------------------------------------------------------------------------------------
 
@@ -431,8 +411,3 @@ class BlockKeeper:
 
 def _last_resort(block: Block, usable: int, count: int, _start: int, wall: float) -> int:
     return lease.choose_last_resort(block, usable, count, wall)
-
-
-def _hash(*parts: str) -> int:
-    """Stable across processes and versions: nodes must agree with themselves after a restart."""
-    return int.from_bytes(blake2b("/".join(parts).encode(), digest_size=8).digest())

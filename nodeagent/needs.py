@@ -10,6 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
+from adapters.journal import PutMeta
 from crds.core import Pod
 from crds.meta import ObjectMeta
 from ipam.errors import NephilaError
@@ -23,6 +26,7 @@ from nodeagent.request import IpamConf
 from nodeagent.world import World
 
 FIRST_INTERFACE = "eth0"
+LEARNT = "ipamConf:"  # prefix of the journal's keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,3 +198,17 @@ def _interfaces(pod: Pod) -> list[str]:
         ]
     except NephilaError:
         return [FIRST_INTERFACE]
+
+
+def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
+    """The network configurations of earlier ADDs that the journal remembers, by interface."""
+    return {
+        key.removeprefix(LEARNT): msgspec.json.decode(text, type=IpamConf)
+        for key, text in meta.items()
+        if key.startswith(LEARNT)
+    }
+
+
+def remembered(interface: str, conf: IpamConf) -> PutMeta:
+    """What `learnt_from` reads."""
+    return PutMeta(LEARNT + interface, msgspec.json.encode(conf).decode())
