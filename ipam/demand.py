@@ -47,3 +47,13 @@ def surplus(needed: int, used: int, usable: int, size: int) -> int:
     """
     slack = size if size > 1 else 0
     return max(min(used + usable - target(needed, size) - slack, usable), 0)
+
+
+def resting_surplus(needed: int, used: int, usable: int, cooling: int, size: int) -> int:
+    """How many cooling addresses to give back where no warm stock is kept: nobody can wait for another's cooldown, so the address takes it along.
+
+    Never a usable one instead: what a pod is about to get would leave because another, which serves nobody yet, makes the sum too large.
+    """
+    if size > 1:
+        return 0
+    return max(min(used + usable + cooling - needed, cooling), 0)

@@ -158,14 +158,17 @@ class Stock:
                 left.append(held)
         return tuple(left)
 
-    def surplus(self, pool: str, count: int, now: float, early_s: float = 0.0) -> tuple[SlotId, ...]:
-        """Up to `count` free slots to give back: the cooling ones last, since their cooldown is best known here, and only those whose rest ends
-        within `early_s`. What travels with a slot is wall time, which another node's clock may contradict; the least rest is had here.
-        """
+    def surplus(self, pool: str, count: int, now: float) -> tuple[SlotId, ...]:
+        """Up to `count` slots to give back that are free and do not cool."""
         self.mature(pool, now)
-        free = self.of_pool(pool, State.UNPROVEN, State.READY)
-        rested = tuple(held for held in self.of_pool(pool, State.COOLING) if held.cool_until <= now + early_s)
-        return tuple(held.slot for held in (*free, *rested)[:count])
+        return tuple(held.slot for held in self.of_pool(pool, State.UNPROVEN, State.READY)[:count])
+
+    def rested(self, pool: str, count: int, now: float, early_s: float) -> tuple[SlotId, ...]:
+        """Up to `count` cooling slots to give back: only those whose rest ends within `early_s`. What travels with a slot is wall time, which
+        another node's clock may contradict; the least rest is had here.
+        """
+        cooling = [held.slot for held in self.of_pool(pool, State.COOLING) if held.cool_until <= now + early_s]
+        return tuple(cooling[:count])
 
     def repool(self, slot: SlotId, pool: str) -> None:
         """The pools changed: the slot belongs to another one now, or to none ("")."""

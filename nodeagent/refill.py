@@ -87,7 +87,7 @@ class Refill:
     def wanted(self, pool: str) -> int:
         """Free addresses that this node needs now: for ADDs that wait, and for pods that are bound here and have not asked yet."""
         used = self._stock.count(pool, State.ALLOCATED)
-        return max(self._needed.get(pool, 0) - used, self._line.waiting(pool), 0)
+        return max(self._needed.get(pool, 0) - used, self._line.waiting(pool) + self._line.counting_on(pool), 0)
 
     def wanting(self) -> set[str]:
         """The pools of which this node needs free addresses."""
@@ -159,12 +159,13 @@ class Refill:
         used = self._stock.count(pool, State.ALLOCATED)
         usable = self._stock.count(pool, State.READY, State.UNPROVEN)  # cooling addresses serve nobody yet
         cooling = self._stock.count(pool, State.COOLING)
-        waiting = self._line.waiting(pool)
+        waiting, counting = self._line.waiting(pool), self._line.counting_on(pool)
         if known.disable or known.deleting:
-            needed, waiting = None, 0
+            needed, waiting, counting = None, 0, 0
         size = self._batch(pool, addresses.size)
         if needed is None:
             needed, size = 0, 1
+        needed = max(needed, used + counting)  # also for pods that the watch has not shown yet
         self.targets[pool] = demand.target(needed, size)
         starving = max(waiting - usable, 0)
         missing = max(demand.missing(needed, used, usable, size), starving)
@@ -175,10 +176,14 @@ class Refill:
             )
             self._claimed(pool, got, waiting)
         elif not waiting:
-            # Where no node keeps a warm stock, nobody can wait for another's cooldown: the address takes it along.
-            spare = demand.surplus(needed, used, usable + (cooling if size == 1 else 0), size)
-            if spare > 0:
-                await self._keeper.give_back(self._stock.surplus(pool, spare, now, self._early_s))
+            await self._keeper.give_back(
+                [
+                    *self._stock.surplus(pool, demand.surplus(needed, used, usable, size), now),
+                    *self._stock.rested(
+                        pool, demand.resting_surplus(needed, used, usable, cooling, size), now, self._early_s
+                    ),
+                ]
+            )
         if starving and pool in self._dry and (count := self._stock.hasten(pool, now, self._early_s, starving)):
             self._line.wake(pool, count)
 
@@ -217,7 +222,11 @@ class Refill:
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""
-        strays = self._stock.surplus("", len(self._stock), self._clock.now(), self._early_s)
+        everything, now = len(self._stock), self._clock.now()
+        strays = (
+            *self._stock.surplus("", everything, now),
+            *self._stock.rested("", everything, now, self._early_s),
+        )
         if strays:
             await self._keeper.give_back(strays)
         leaving = [held for pool in self._stock.pools() for held in self._stock.of_pool(pool, State.LEAVING)]

@@ -218,7 +218,7 @@ class Verbs:
                 raise self._exhausted(selection, short)
             ticket = ticket or self._line.take()
             self._refill.kick()
-            await self._line.wait(ticket, self._hopeful(short), remaining)
+            await self._line.wait(ticket, self._hopeful(short), remaining, found=tuple(held.pool for held in picks))
 
     def _pick(
         self, selection: Selection, ticket: Ticket | None, have: Collection[Family]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class Ticket:
@@ -25,6 +25,7 @@ class WaitingLine:
     def __init__(self) -> None:
         self._numbers = itertools.count()
         self._lines: dict[str, dict[int, Ticket]] = {}
+        self._counting: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()  # by pool, since start
 
     def take(self) -> Ticket:
@@ -34,6 +35,10 @@ class WaitingLine:
         """How many ADDs wait for an address of the pool."""
         return len(self._lines.get(pool, ()))
 
+    def counting_on(self, pool: str) -> int:
+        """How many ADDs wait for an address of another family only: they found one of this pool, do not hold it, and will take it then."""
+        return self._counting[pool]
+
     def pools(self) -> tuple[str, ...]:
         """The pools for which somebody waits."""
         return tuple(self._lines)
@@ -42,11 +47,18 @@ class WaitingLine:
         """True if somebody who came earlier than `ticket` (None: than anybody new) still waits for this pool."""
         return any(ticket is None or number < ticket.number for number in self._lines.get(pool, ()))
 
-    async def wait(self, ticket: Ticket, pools: Iterable[str], timeout_s: float) -> bool:
-        """Sleep until one of the pools has something to look at; False if the time is over first."""
+    async def wait(
+        self, ticket: Ticket, pools: Iterable[str], timeout_s: float, *, found: Collection[str] = ()
+    ) -> bool:
+        """Sleep until one of the pools has something to look at; False if the time is over first.
+
+        `found`: the pools of the families that have an address here. It must not leave meanwhile as if nobody needed it, or the families of a
+        request come in turns, and never together.
+        """
         joined = tuple(pools)
         ticket.future = asyncio.get_running_loop().create_future()
         self.waits.update(joined)
+        self._counting.update(found)
         for pool in joined:
             self._lines.setdefault(pool, {})[ticket.number] = ticket
         try:
@@ -57,6 +69,7 @@ class WaitingLine:
             return False
         finally:
             ticket.future = None
+            self._counting.subtract(found)
             for pool in joined:
                 line = self._lines.get(pool, {})
                 line.pop(ticket.number, None)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ipam.demand import BATCHES, batch, missing, surplus, target
+from ipam.demand import BATCHES, batch, missing, resting_surplus, surplus, target
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,17 @@ def test_surplus_is_never_more_than_what_is_usable() -> None:
 def test_at_batch_one_no_node_keeps_an_address_that_its_pods_do_not_need() -> None:
     assert [surplus(0, 0, usable, 1) for usable in range(4)] == [0, 1, 2, 3]
     assert surplus(3, 2, 1, 1) == 0 and surplus(3, 3, 1, 1) == 1
+
+
+def test_a_cooling_address_leaves_only_where_no_warm_stock_is_kept() -> None:
+    assert [resting_surplus(0, 0, 0, 5, size) for size in BATCHES] == [0, 0, 0, 0, 5]
+
+
+def test_an_address_that_was_claimed_for_a_pod_stays_though_another_cools() -> None:
+    """The cooling one is too much, not the usable one: giving that back and claiming it again never ended."""
+    for needed in range(6):
+        for used in range(needed + 1):
+            for cooling in range(4):
+                usable = missing(needed, used, 0, 1)
+                assert surplus(needed, used, usable, 1) == 0
+                assert resting_surplus(needed, used, usable, cooling, 1) == cooling

@@ -155,8 +155,8 @@ def test_a_cooling_slot_is_not_given_away_before_its_least_rest() -> None:
     stock.hold(slot, "pool", 0.0)
     stock.allocate(slot)
     stock.release(slot, 100.0, 60.0)
-    assert stock.surplus("pool", 1, 109.0, early_s=50.0) == ()
-    assert stock.surplus("pool", 1, 110.0, early_s=50.0) == (slot,)
+    assert stock.rested("pool", 1, 109.0, early_s=50.0) == ()
+    assert stock.rested("pool", 1, 110.0, early_s=50.0) == (slot,)
 
 
 async def test_records_without_slots_are_looked_at_again_after_a_restart(node: Node) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 
 from crds.core import POD
+from ipam.stock import State
+from nodeagent.agent import Agent
 from nodeagent.config import LeaseSettings
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually
 
@@ -67,3 +72,66 @@ async def test_a_starving_node_looks_when_something_can_have_changed_and_not_all
         assert await add(agent, "c2", await lab.pod("b", "n1")) == ["10.6.0.5"]
         assert 1.5 <= time.monotonic() - released < 2.5, "the end of the least rest is not slept through"
         assert rounds < 18, "claims that back off and heartbeats, but no look every 50 ms"
+
+
+async def test_both_families_come_together_though_an_address_of_each_cools_here() -> None:
+    """Each family was claimed when an ADD waited for it, and given back as surplus (with the cooling one, it was one too many) while that ADD waited
+    for the other one: for as long as the cooldown lasted, they came in turns and never together.
+    """
+    lab = Lab()
+    for node in ("n1", "n2"):
+        await lab.node(node)
+    await lab.namespace()
+    await lab.pool("p4", "10.7.0.0/24", "10.7.0.1-10.7.0.2")
+    await lab.pool("p6", "fd00::/64", "fd00::1-fd00::2")
+    note = {"ipam.spidernet.io/ippool": '{"ipv4":["p4"],"ipv6":["p6"]}'}
+    lease = msgspec.structs.replace(LONG_COOLDOWN, cooldown_floor_s=30.0, wait_s=5.0)
+    async with lab.agent("n1", lease=lease) as agent, holder(lab, "p4", "p6") as elsewhere:
+        await add(agent, "c1", await lab.pod("a", "n1", note))
+        for pool in ("p4", "p6"):
+            assert await elsewhere.keeper.claim(pool, "", elsewhere.world.pools.effective[pool], 1) == 1
+        await delete(agent, "c1")
+        await lab.store.delete(POD, "a", namespace="default")
+        adding = asyncio.create_task(add(agent, "c2", await lab.pod("b", "n1", note)))
+        for pool in ("p6", "p4"):
+            await asyncio.sleep(0.3)
+            await elsewhere.keeper.give_back(elsewhere.stock.surplus(pool, 1, time.monotonic()))
+        freed = time.monotonic()
+        assert await adding == ["10.7.0.2", "fd00::2"]
+        assert time.monotonic() - freed < 2.0, "the longest pause between two claims is one second"
+
+
+async def test_an_address_found_for_one_family_does_not_leave_while_its_add_waits_for_the_other() -> None:
+    """Of a pod that the watch has not shown: nothing but the waiting ADD says that the address is needed."""
+    lab = Lab()
+    for node in ("n1", "n2"):
+        await lab.node(node)
+    await lab.namespace()
+    await lab.pool("p4", "10.7.0.0/24", "10.7.0.1")
+    await lab.pool("p6", "fd00::/64", "fd00::1")
+    note = {"ipam.spidernet.io/ippool": '{"ipv4":["p4"],"ipv6":["p6"]}'}
+    async with lab.agent("n1", lease=LONG_COOLDOWN) as agent, holder(lab, "p4", "p6") as elsewhere:
+        agent.world.live_pods = list  # type: ignore[method-assign]
+        assert await elsewhere.keeper.claim("p4", "", elsewhere.world.pools.effective["p4"], 1) == 1
+        adding = asyncio.create_task(add(agent, "c1", await lab.pod("a", "n1", note)))
+        await eventually(lambda: agent.stock.count("p6", State.READY) == 1)
+        writes = agent.keeper.counters.attempts
+        await asyncio.sleep(0.5)
+        assert agent.refill.wanted("p6") == 1
+        assert agent.keeper.counters.attempts == writes, "not given back and claimed again"
+        await elsewhere.keeper.give_back(elsewhere.stock.surplus("p4", 1, time.monotonic()))
+        assert await adding == ["10.7.0.1", "fd00::1"]
+
+
+@asynccontextmanager
+async def holder(lab: Lab, *pools: str) -> AsyncIterator[Agent]:
+    """An agent on n2 that keeps what it has of these pools until the test gives it back."""
+    async with lab.agent("n2", lease=LONG_COOLDOWN) as agent:
+        serve = agent.refill._serve
+
+        async def keeps(pool: str, needed: int | None) -> None:
+            if pool not in pools:
+                await serve(pool, needed)
+
+        agent.refill._serve = keeps  # type: ignore[method-assign]
+        yield agent

@@ -63,3 +63,17 @@ async def test_waiting_for_two_pools_is_woken_once() -> None:
     line.wake("q", 1)
     await asyncio.gather(first, second)
     assert sorted(woken) == [0, 1]
+
+
+async def test_who_waits_for_one_family_counts_on_what_it_found_of_the_other() -> None:
+    line = WaitingLine()
+    waiting = asyncio.create_task(line.wait(line.take(), ["v4"], 5.0, found=["v6"]))
+    await asyncio.sleep(0)
+    assert (line.waiting("v4"), line.counting_on("v4")) == (1, 0)
+    assert (line.waiting("v6"), line.counting_on("v6")) == (0, 1)
+    assert not line.is_behind(None, "v6")
+    line.wake("v4", 1)
+    assert await waiting
+    assert line.counting_on("v6") == 0
+    assert not await line.wait(line.take(), ["v4"], 0.01, found=["v6"])
+    assert line.counting_on("v6") == 0
