@@ -25,7 +25,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ipam.slots import SlotId
+from ipam.addresses import Family
+from ipam.slots import PAGE_SIZE, Page, SlotId
 
 NEVER = float("-inf")
 
@@ -98,6 +99,7 @@ class Stock:
         self._trust = trust
         self._held: dict[SlotId, Held] = {}
         self._shelves: dict[str, Shelf] = {}
+        self._pages: dict[tuple[str, Family, int], dict[SlotId, Held]] = {}
 
     # What is there -------------------------------------------------------------------------------------------------------------------
 
@@ -125,6 +127,10 @@ class Stock:
         shelf = self._shelves.get(pool)
         return tuple(held for state in states for held in shelf.by_state[state].values()) if shelf else ()
 
+    def on_page(self, page: Page) -> tuple[Held, ...]:
+        """The slots of one page, in the order in which they came."""
+        return tuple(self._pages.get((page.domain, page.family, page.base), {}).values())
+
     # Slots come and go ---------------------------------------------------------------------------------------------------------------
 
     def hold(self, slot: SlotId, pool: str, now: float, *, cool_until: float = NEVER, suspect: bool = False) -> Held:
@@ -134,6 +140,7 @@ class Stock:
         state = State.COOLING if cool_until > now else State.UNPROVEN
         held = Held(slot, pool, state, cool_until=cool_until, suspect=suspect)
         self._held[slot] = held
+        self._pages.setdefault(_page_key(slot), {})[slot] = held
         self._map(held)[slot] = held
         self._settle(held, now)
         return held
@@ -147,6 +154,10 @@ class Stock:
             raise ValueError(f"{slot} is allocated and must not leave the stock")
         del self._map(held)[slot]
         del self._held[slot]
+        page = self._pages[_page_key(slot)]
+        del page[slot]
+        if not page:
+            del self._pages[_page_key(slot)]
 
     def leave(self, slots: Iterable[SlotId]) -> tuple[Held, ...]:
         """Mark free and pinned slots as leaving; returns those that were. The caller journals them before it tells anyone."""
@@ -332,3 +343,7 @@ class Stock:
             self._move(held, State.UNPROVEN)
             self._settle(held, now)
         return len(chosen[:count])
+
+
+def _page_key(slot: SlotId) -> tuple[str, Family, int]:
+    return slot.domain, slot.family, slot.value & -PAGE_SIZE

@@ -28,7 +28,7 @@ from ipam.addresses import Family
 from ipam.blocks import Block, Cooling, NodeRef, PinOwner
 from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
-from ipam.slots import ALL_SLOTS, Page, SlotId
+from ipam.slots import Page, SlotId
 from ipam.stock import NEVER, State, Stock
 from nodeagent.pagesearch import PageSearch
 
@@ -375,23 +375,23 @@ class BlockKeeper:
 
     def _reconcile_stock(self, block: Block, leased: int) -> None:
         """Slots of the lease that the stock lacks enter it, be they from this claim or from one whose outcome was unknown; others leave it."""
-        wall = self._clock.wall()
-        for slot in block.page.slot_ids(leased):
-            if slot not in self._stock:
-                until = max((entry.until for entry in block.cooling if entry.slots & slot.bit), default=NEVER)
-                self._hold(slot, until if until > wall else NEVER, suspect=block.suspect & slot.bit)
-            elif block.suspect & slot.bit:
-                self._stock.distrust(slot)  # the journal of an earlier run did not say so
-        for slot in block.page.slot_ids(leased & block.pinned):
+        wall, page = self._clock.wall(), block.page
+        held_here = self._stock.on_page(page)
+        known = sum(held.slot.bit for held in held_here)
+        for slot in page.slot_ids(leased & ~known):
+            until = max((entry.until for entry in block.cooling if entry.slots & slot.bit), default=NEVER)
+            self._hold(slot, until if until > wall else NEVER, suspect=block.suspect & slot.bit)
+        for slot in page.slot_ids(leased & known & block.suspect):
+            self._stock.distrust(slot)  # the journal of an earlier run did not say so
+        for slot in page.slot_ids(leased & block.pinned):
             self._stock.set_aside(slot)  # only its identity's ADD may take it from there (I6)
-        for slot in block.page.slot_ids(ALL_SLOTS & ~leased):
-            held = self._stock.get(slot)
-            if held is None or held.state is State.LEAVING:
+        for held in held_here:
+            if leased & held.slot.bit or held.state is State.LEAVING:
                 continue  # leaving slots are dropped by finish_leaving, with their journal entry
             if held.state is State.ALLOCATED:
-                log.error("allocated_slot_lost", address=str(slot), block=block.page.name)
+                log.error("allocated_slot_lost", address=str(held.slot), block=page.name)
                 continue  # its pod still runs and is served; reconcile reports it
-            self._stock.drop(slot)
+            self._stock.drop(held.slot)
 
     def _hold(self, slot: SlotId, cool_until_wall: float, *, suspect: int) -> None:
         """Into the stock, with what the journal remembers of the slot."""

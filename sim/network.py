@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable
 
 from adapters.kube.memory import Answered, AnswerLost, AnswerSlow, AppliedLate, Call, Fault, NotSent, RequestLost
-from sim.faults import Faults
+from sim.faults import CHANCES, Faults
 from sim.loop import ProcessKilled, current_process
 
 READS = ("get", "list", "watch")
@@ -24,7 +24,7 @@ class Link:
     def __init__(self, name: str, source: random.Random, faults: Faults, hostile: Callable[[], bool]) -> None:
         self.name = name
         self._random = source
-        self._faults = faults
+        self._chances = {kind: faults.chance(kind) for kind in CHANCES}
         self._hostile = hostile
         self._cut = False
         self._mute = False
@@ -98,6 +98,8 @@ class Link:
         return self._write_fault() or AnswerSlow(lambda: self._answer(call))
 
     def _read_fault(self, call: Call) -> Fault | None:
+        if not self._hostile():
+            return None
         if self._strikes("lost-request") or self._strikes("lost-reply"):
             return RequestLost()
         if call.verb != "get" and self._strikes("gone"):
@@ -105,6 +107,8 @@ class Link:
         return self._refusal()
 
     def _write_fault(self) -> Fault | None:
+        if not self._hostile():
+            return None
         if self._strikes("lost-request"):
             return RequestLost()
         if self._strikes("lost-reply"):
@@ -150,4 +154,5 @@ class Link:
         return usual
 
     def _strikes(self, kind: str) -> bool:
-        return self._faults.has(kind) and self._hostile() and self._random.random() < self._faults.chance(kind)
+        chance = self._chances[kind]
+        return chance > 0 and self._hostile() and self._random.random() < chance

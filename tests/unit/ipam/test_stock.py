@@ -128,3 +128,14 @@ def test_when_the_next_slot_has_rested_is_known_whatever_the_order_of_releases()
         stock.allocate(slot(value))
         stock.release(slot(value), 10.0, cooldown_s)
     assert stock.next_rested("p") == 30.0
+
+
+def test_a_page_s_slots_are_found_without_asking_for_each() -> None:
+    stock = trusting()
+    stock.hold(slot(64), "p", now=0.0)
+    page = slot(0).page
+    assert [held.slot.value for held in stock.on_page(page)] == [0, 1, 2, 3]
+    for value in range(4):
+        stock.drop(slot(value))
+    assert stock.on_page(page) == ()
+    assert [held.slot.value for held in stock.on_page(slot(64).page)] == [64]
