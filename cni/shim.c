@@ -27,22 +27,26 @@
 #define NEPHILA_DEL_DEADLINE_MS 10000
 #define NEPHILA_STDIN_MS 5000
 #endif
+#ifndef NEPHILA_PATIENCE_MS /* with the agent's own wait for an address, 8 s, well within the deadline */
+#define NEPHILA_PATIENCE_MS 8000
+#endif
 
 enum { STDIN_MAX = 65536, BODY_MAX = 65536, HEAD_MAX = 8192, VALUE_MAX = 8000, TRACE_MAX = 128, ID_MAX = 253 };
-enum { BACKSTOP_S = 5 };
+enum { BACKSTOP_S = 5, FIRST_PAUSE_MS = 5, LONGEST_PAUSE_MS = 160 };
 enum { NEEDS_ID = 1, NEEDS_NETNS = 2, NEEDS_IFNAME = 4, NEEDS_RESULT = 8 };
 enum { BAD_ENVIRONMENT = 4, BAD_INPUT = 6, BAD_CONFIG = 7, TRY_AGAIN = 11, NOT_AVAILABLE = 50 }; /* CNI spec 1.1 */
 
 static const struct verb {
     char name[8];
     int needs, deadline_ms, unreachable; /* the code when the agent gives no answer; 0: spool and succeed */
+    int patience_ms; /* how long an agent may be away. ADD and CHECK can be repeated without harm, DEL has its spool, STATUS must tell the truth */
 } verbs[] = {
-    {"ADD", NEEDS_ID | NEEDS_NETNS | NEEDS_IFNAME | NEEDS_RESULT, NEPHILA_DEADLINE_MS, TRY_AGAIN},
-    {"DEL", NEEDS_ID | NEEDS_IFNAME, NEPHILA_DEL_DEADLINE_MS, 0},
-    {"CHECK", NEEDS_ID | NEEDS_NETNS | NEEDS_IFNAME, NEPHILA_DEADLINE_MS, TRY_AGAIN},
-    {"GC", 0, NEPHILA_DEADLINE_MS, TRY_AGAIN},
-    {"STATUS", 0, NEPHILA_DEADLINE_MS, NOT_AVAILABLE},
-    {"VERSION", 0, NEPHILA_STDIN_MS, 0},
+    {"ADD", NEEDS_ID | NEEDS_NETNS | NEEDS_IFNAME | NEEDS_RESULT, NEPHILA_DEADLINE_MS, TRY_AGAIN, NEPHILA_PATIENCE_MS},
+    {"DEL", NEEDS_ID | NEEDS_IFNAME, NEPHILA_DEL_DEADLINE_MS, 0, 0},
+    {"CHECK", NEEDS_ID | NEEDS_NETNS | NEEDS_IFNAME, NEPHILA_DEADLINE_MS, TRY_AGAIN, NEPHILA_PATIENCE_MS},
+    {"GC", 0, NEPHILA_DEADLINE_MS, TRY_AGAIN, 0},
+    {"STATUS", 0, NEPHILA_DEADLINE_MS, NOT_AVAILABLE, 0},
+    {"VERSION", 0, NEPHILA_STDIN_MS, 0, 0},
 };
 static const struct variable {
     char name[16], header[20];
@@ -191,7 +195,7 @@ static size_t build_request(const struct verb *verb, size_t body)
 }
 
 struct reply {
-    int status;
+    int status, absent; /* nobody listened, or it went away before its answer was whole: a restarting agent */
     const char *body;
     size_t length;
 };
@@ -224,16 +228,20 @@ static int parse_reply(size_t have, int needs_result, struct reply *reply)
 }
 
 /* NULL with a complete answer in `reply`, else what went wrong. */
-static const char *exchange(const char *path, size_t length, int64_t deadline, int needs_result, struct reply *reply)
+static const char *exchange_on(int fd, const char *path, size_t length, int64_t deadline, int needs_result, struct reply *reply)
 {
     struct sockaddr_un to = {.sun_family = AF_UNIX};
     int64_t left = deadline - now_ms();
     struct timeval limit = {.tv_sec = left / 1000, .tv_usec = left % 1000 * 1000}; /* connect waits while the queue is full */
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0), done = 0;
+    int done = 0;
     strcpy(to.sun_path, path);
+    reply->absent = 0;
     if (left <= 0) return "no time was left";
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit)) return strerror(errno);
-    if (connect(fd, (struct sockaddr *)&to, sizeof to)) return errno == EAGAIN ? "it took no connection in time" : strerror(errno);
+    if (connect(fd, (struct sockaddr *)&to, sizeof to)) {
+        reply->absent = errno == ENOENT || errno == ECONNREFUSED;
+        return errno == EAGAIN ? "it took no connection in time" : strerror(errno);
+    }
     for (size_t sent = 0; sent < length;) {
         ssize_t n = send(fd, request + sent, length - sent, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n < 0 && (errno == EPIPE || errno == ECONNRESET)) break; /* it may have answered before it hung up */
@@ -244,11 +252,26 @@ static const char *exchange(const char *path, size_t length, int64_t deadline, i
     for (size_t have = 0; !done; done = parse_reply(have, needs_result, reply)) {
         if (!wait_for(fd, POLLIN, deadline)) return "it did not answer in time";
         ssize_t n = recv(fd, answer + have, sizeof answer - 1 - have, MSG_DONTWAIT);
-        if (n < 0 && errno != EAGAIN && errno != EINTR) return strerror(errno);
-        if (n == 0) return have ? "its answer was cut off" : "it hung up without an answer";
+        if (n < 0 && errno != EAGAIN && errno != EINTR) return reply->absent = errno == ECONNRESET, strerror(errno);
+        if (n == 0) return reply->absent = 1, have ? "its answer was cut off" : "it hung up without an answer";
         if (n > 0) have += (size_t)n;
     }
     return done > 0 ? NULL : "its answer was not understood";
+}
+
+/* The same, again and again for as long as an agent that is not there may take to come (back). */
+static const char *exchange(const char *path, size_t length, int64_t deadline, const struct verb *verb, struct reply *reply)
+{
+    int64_t patient_until = 0;
+    for (int pause = FIRST_PAUSE_MS;; pause = pause < LONGEST_PAUSE_MS ? 2 * pause : pause) {
+        int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        const char *why = exchange_on(fd, path, length, deadline, verb->needs & NEEDS_RESULT, reply);
+        if (fd >= 0) close(fd);
+        if (!why || !reply->absent) return why;
+        if (!patient_until) patient_until = now_ms() + verb->patience_ms;
+        if (now_ms() + pause >= (patient_until < deadline ? patient_until : deadline)) return why;
+        poll(NULL, 0, pause);
+    }
 }
 
 #include "spool.c"
@@ -281,7 +304,7 @@ int main(void)
              body > STDIN_MAX ? "is larger than 64 KiB" : "or did not end in time", "");
     size_t length = build_request(verb, body);
     choose_socket(path, sizeof path);
-    why = exchange(path, length, deadline, verb->needs & NEEDS_RESULT, &reply);
+    why = exchange(path, length, deadline, verb, &reply);
     if (!why) return write_all(STDOUT_FILENO, reply.body, reply.length) || reply.status != 200;
     if (verb->unreachable) fail(verb->unreachable, "AgentUnreachable", hint, path, ": ", why);
     if ((why = spool(path, length))) fail(TRY_AGAIN, "SpoolRefused", hint, path, ": no answer, and the spool beside it refused the DEL: ", why);

@@ -216,6 +216,7 @@ class Agent:
             await self.world.synced()
             mailbox = await self._join()
             self._starting = ""
+            self.verbs.started.set()
             log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
             tasks.create_task(self.events.run(), name="events")
             if self._ports.segment is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -95,6 +96,8 @@ class Verbs:
         self._why_closed = why_closed
         self._on_change = on_change
         self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
+        self.started = asyncio.Event()
+        """Set once the agent has joined: an ADD that comes earlier waits for that, as for an address."""
         self.observers: list[Callable[[AddOutcome], None]] = []
         self.why_not_ready = why_closed  # what STATUS asks; whoever knows more may say more
 
@@ -103,12 +106,13 @@ class Verbs:
     async def add(self, request: CniRequest) -> bytes:
         """The address of one interface. Raises NephilaError; then nothing is held for this request."""
         began = self._clock.now()
+        deadline = began + self._wait_s
         turn = (request.pod_uid or f"{request.namespace}/{request.pod}", request.conf.name, request.ifname)
         while (other := self._in_flight.get(turn)) is not None:
             await other.wait()
         done = self._in_flight[turn] = asyncio.Event()
         try:
-            attachment, how, pod = await self._add(request)
+            attachment, how, pod = await self._add(request, deadline)
         finally:
             del self._in_flight[turn]
             done.set()
@@ -123,7 +127,7 @@ class Verbs:
             clean=self._needs.clean_gateway(pod, request.ifname, request.conf.ipam),
         )
 
-    async def _add(self, request: CniRequest) -> tuple[Attachment, str, Pod | None]:
+    async def _add(self, request: CniRequest, deadline: float) -> tuple[Attachment, str, Pod | None]:
         key = Key(request.conf.name, request.container_id, request.ifname)
         if self._allocator.is_buried(key):
             raise Tombstoned(
@@ -135,6 +139,7 @@ class Verbs:
             await self._tell_first(present)
             seen = self._world.pods.get(present.pod, present.namespace)
             return present, "repeat", seen if seen is not None and seen.uid == present.pod_uid else None
+        await self._until_started(deadline)
         pod = await self._pod(request)
         former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
         if former is not None:
@@ -148,15 +153,22 @@ class Verbs:
             notes.parse_routes(text)  # refused before anything is held
         owner = await self._ownership.of(pod) if self._needs.needs_owner(pod) else None
         wanted = Attachment(key, pod.namespace, pod.name, pod.uid, request.netns, (), 0.0)
-        return *(await self._allocate(wanted, pod, request, owner)), pod
+        return *(await self._allocate(wanted, pod, request, owner, deadline)), pod
+
+    async def _until_started(self, deadline: float) -> None:
+        """The runtime's retry would cost more than the rest of a start; where that takes longer, `_refuse_if_over` says so."""
+        if self.started.is_set():
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(deadline - self._clock.now(), 0.0)):
+                await self.started.wait()
 
     async def _allocate(
-        self, wanted: Attachment, pod: Pod, request: CniRequest, owner: TopOwner | None
+        self, wanted: Attachment, pod: Pod, request: CniRequest, owner: TopOwner | None, deadline: float
     ) -> tuple[Attachment, str]:
         """Pick and commit. All families together or none."""
         select = partial(self._needs.selection, pod, request.ifname, request.conf.ipam, owner)
         identity = identity_of(pod, request.ifname) if self._pins else None
-        deadline = self._clock.now() + self._wait_s
         if self._pins is None or identity is None:
             granted, how = await self._in_line(
                 wanted.key, select, deadline, (), lambda picks: self._allocator.grant(wanted, picks)

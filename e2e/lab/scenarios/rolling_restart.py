@@ -3,6 +3,7 @@
 import asyncio
 
 from e2e.lab import checks, labs
+from e2e.lab.ledger import Fate
 from e2e.lab.run import Run
 from e2e.lab.scenarios.story import SETTLE_S, everything_released
 
@@ -30,6 +31,9 @@ async def run(run: Run) -> None:
         await cluster.wait_settled(SETTLE_S)
         finding.note = f"ready again after {max(waits):.2f} s at most"
         finding.problems += [f"an agent ended with status {status} after SIGTERM" for status in statuses if status != 0]
+        failed = [call for verb in ("ADD", "DEL") for call in lab.ledger.of(verb, Fate.AGENT_DOWN)]
+        finding.note += f"; {len(failed)} calls failed meanwhile"
+        finding.problems += [f"{call.verb} {call.pod} on {call.node}: {call.error}" for call in failed]
     after = await run.verify("nothing lost, nothing doubled")
     async with run.step("pods that lived through it kept their addresses") as finding:
         finding.problems += checks.kept(before, after)

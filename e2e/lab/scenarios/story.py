@@ -28,7 +28,7 @@ async def run(run: Run) -> None:
     async with run.step(f"agent of {VICTIM} killed with -9 amid ADDs and DELs") as finding:
         await _wave(run)
         retries = len(run.lab.ledger.of("ADD", Fate.AGENT_DOWN)) + len(run.lab.ledger.of("DEL", Fate.AGENT_DOWN))
-        finding.note = f"{retries} calls retried by the runtime"
+        finding.note = f"{retries} calls failed and were retried by the runtime"
     after = await run.verify("nothing lost, nothing doubled")
     async with run.step("pods that lived through it kept their addresses") as finding:
         finding.problems += checks.kept(before, after)

@@ -11,6 +11,7 @@ from cni import build
 from tests.unit.cni.harness import Shim
 
 DEADLINE_S = 0.7
+PATIENCE_S = 0.5
 
 
 @pytest.fixture(scope="session")
@@ -25,6 +26,7 @@ def short_root() -> Iterator[Path]:
 def builds(short_root: Path) -> dict[str, Path]:
     milliseconds = int(DEADLINE_S * 1000)
     defines = [f"NEPHILA_{name}_MS={milliseconds}" for name in ("DEADLINE", "DEL_DEADLINE", "STDIN")]
+    defines.append(f"NEPHILA_PATIENCE_MS={int(PATIENCE_S * 1000)}")
     defines.append(f'NEPHILA_SOCKET="{short_root}/default/nephila.sock"')
     return {
         "release": build.build(short_root / "bin", defines=defines),

@@ -24,7 +24,7 @@ BYTES = [b"", b"a", b"\n", b"\x7f", b"\xff\xfe", b"-", b"../", b"x" * 300, b"y" 
 
 @pytest.fixture(scope="module")
 def fast(short_root: Path) -> Path:
-    defines = [f"NEPHILA_{name}_MS=150" for name in ("DEADLINE", "DEL_DEADLINE", "STDIN")]
+    defines = [f"NEPHILA_{name}_MS=150" for name in ("DEADLINE", "DEL_DEADLINE", "STDIN", "PATIENCE")]
     defines.append(f'NEPHILA_SOCKET="{short_root}/fuzz/nephila.sock"')
     return build.build_sanitized(short_root / "fuzz-bin", defines=defines)
 

@@ -104,7 +104,7 @@ def test_accepts_the_longest_socket_path_and_says_why_it_fails(shim: Shim) -> No
 
 
 @pytest.mark.parametrize(("command", "code"), [("ADD", 11), ("CHECK", 11), ("GC", 11), ("STATUS", 50)])
-def test_says_at_once_that_there_is_no_agent(shim: Shim, command: str, code: int) -> None:
+def test_says_that_there_is_no_agent(shim: Shim, command: str, code: int) -> None:
     assert str(shim.socket_path) in shim.run(command).error(code)
     with socket.socket(socket.AF_UNIX) as stale:
         stale.bind(str(shim.socket_path))

@@ -64,7 +64,16 @@ class Lab:
         return outcome.object
 
     @asynccontextmanager
-    async def agent(
+    async def agent(self, node: str, **given: Any) -> AsyncIterator[Agent]:
+        """A running, ready agent; `given` as for `starting`."""
+        async with self.starting(node, **given) as (agent, task):
+            await eventually(lambda: not agent.why_closed() or task.done())
+            if task.done():
+                task.result()
+            yield agent
+
+    @asynccontextmanager
+    async def starting(
         self,
         node: str,
         *,
@@ -73,8 +82,8 @@ class Lab:
         lease: LeaseSettings = FAST,
         segment: SegmentPort | None = None,
         features: FeatureSettings | None = None,
-    ) -> AsyncIterator[Agent]:
-        """A running, ready agent on the node's journal; it ends as by kill -9: nothing is said goodbye to."""
+    ) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
+        """An agent on the node's journal, from its first moment; it ends as by kill -9: nothing is said goodbye to."""
         disk = self.disks.setdefault(node, MemoryDisk())
         journal = disk.open()
         ports = Ports(
@@ -83,10 +92,7 @@ class Lab:
         agent = Agent(AgentConfig(node=node, lease=lease, features=features or FeatureSettings()), ports)
         task = asyncio.create_task(agent.run())
         try:
-            await eventually(lambda: not agent.why_closed() or task.done())
-            if task.done():
-                task.result()
-            yield agent
+            yield agent, task
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)

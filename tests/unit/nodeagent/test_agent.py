@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 
+import msgspec
 import pytest
 
 from adapters.kube.memory import Call, MemoryStore, NotSent
@@ -13,7 +15,7 @@ from crds.core import NODE, POD
 from crds.nephila import IP_BLOCK
 from crds.spiderpool import ENDPOINT
 from ipam.stock import State
-from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http
+from tests.unit.nodeagent.harness import FAST, Lab, add, delete, eventually, failed, http
 
 
 @pytest.fixture
@@ -182,6 +184,28 @@ async def test_after_a_reboot_every_lease_is_retaken_under_a_new_epoch(lab: Lab)
         for page, seen in agent.keeper.leases().items():
             assert seen.block.lease_of(agent.keeper.me).epoch > epochs[page]  # type: ignore[union-attr]
         assert await add(agent, "c1", pod) == address
+
+
+async def test_an_add_that_comes_while_the_agent_starts_waits_for_it(lab: Lab) -> None:
+    """Its socket is open for DELs long before it has listed pools and joined; a retry by the runtime would cost more than the rest of the start."""
+    pod = await lab.pod("p", "late")
+    async with lab.starting("late", lease=msgspec.structs.replace(FAST, wait_s=4.0)) as (agent, _):
+        adding = asyncio.create_task(add(agent, "c1", pod))
+        await asyncio.sleep(0.2)
+        assert agent.why_closed() and not adding.done()
+        await delete(agent, "c2")
+        await lab.node("late")
+        assert (await adding)[0].startswith("10.6.0.")
+
+
+async def test_an_add_does_not_wait_for_a_start_that_does_not_end(lab: Lab) -> None:
+    pod = await lab.pod("p", "nowhere")
+    async with lab.starting("nowhere") as (agent, _):
+        began = time.monotonic()
+        error = await failed(agent, http("ADD", "c1", pod))
+        assert FAST.wait_s <= time.monotonic() - began < FAST.wait_s + 1.0
+        assert "the agent is starting" in error["msg"]
+        assert agent.allocator.all() == () and agent.line.pools() == ()
 
 
 async def test_a_second_try_to_join_does_not_forget_the_leases_of_a_former_node_object(lab: Lab) -> None:
