@@ -7,10 +7,16 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from ipam.addresses import Address, Family
 from ipam.demand import UNKNOWN_NODE_COUNT, batch
 from ipam.slots import SlotId
 from nodeagent.config import LeaseSettings
+
+LONG_COOLDOWN_S = (
+    300.0  # longer than the quiet time after the faults: what only waits for a cooldown to end shows as stuck
+)
 
 
 @dataclass(frozen=True)
@@ -83,6 +89,10 @@ class Plan:
             pools.append(_pool(source, "main6", Family.V6, "fd00:6::", source.choice((main, 90)), default=True))
         if source.random() < 0.5:
             pools.append(_pool(source, "tiny4", Family.V4, "10.7.0", source.randint(2, 6), default=False))
+        pair = random.Random(f"{seed}/pair")  # of its own: seeds without a pair stay as they are
+        if pair.random() < 0.4:
+            pools += _pair(pair)
+            lease = msgspec.structs.replace(lease, cooldown_s=pair.choice((lease.cooldown_s, LONG_COOLDOWN_S)))
         return cls(
             nodes=nodes,
             pools=tuple(pools),
@@ -101,19 +111,26 @@ class Plan:
     # Pods: their name says what they want ("main-3", "tiny-1", "either-2")
 
     def kinds(self) -> tuple[str, ...]:
-        return ("main", "main", "tiny", "either") if self.pool("tiny4") else ("main",)
+        found = ("main", "main", "tiny", "either") if self.pool("tiny4") else ("main",)
+        return (*found, *("pair",) * len(found)) if self.pool("pair4") else found
 
     def annotations(self, pod: str) -> dict[str, str] | None:
-        lists = {"tiny": ["tiny4"], "either": ["tiny4", "main4"]}.get(pod.partition("-")[0])
-        return {"ipam.spidernet.io/ippool": json.dumps({"ipv4": lists})} if lists else None
+        wanted = {
+            "tiny": {"ipv4": ["tiny4"]},
+            "either": {"ipv4": ["tiny4", "main4"]},
+            "pair": {"ipv4": ["pair4"], "ipv6": ["pair6"]},
+        }.get(pod.partition("-")[0])
+        return {"ipam.spidernet.io/ippool": json.dumps(wanted)} if wanted else None
 
     def families_of(self, pod: str) -> set[Family]:
-        dual = pod.startswith("main-") and self.pool("main6") is not None
+        dual = (pod.startswith("main-") and self.pool("main6") is not None) or pod.startswith("pair-")
         return {Family.V4, Family.V6} if dual else {Family.V4}
 
     def pools_of(self, pod: str) -> list[list[PlannedPool]]:
         """Per family that the pod needs: the pools that may serve it."""
-        names = {"tiny": [["tiny4"]], "either": [["tiny4", "main4"]]}.get(pod.partition("-")[0], [["main4"], ["main6"]])
+        names = {"tiny": [["tiny4"]], "either": [["tiny4", "main4"]], "pair": [["pair4"], ["pair6"]]}.get(
+            pod.partition("-")[0], [["main4"], ["main6"]]
+        )
         return [found for listed in names if (found := [pool for name in listed if (pool := self.pool(name))])]
 
     def room(self, pods: list[str], *, leader: bool) -> str:
@@ -125,14 +142,30 @@ class Plan:
         ):
             # an "either" pod may sit on a tiny address, so it counts for both
             return "either" if "either" in kinds else "tiny"
+        pairs = kinds.count("pair")
+        for pool in (self.pool("pair4"), self.pool("pair6")):
+            if pool is not None and pairs > pool.size - self._stranded(pool, leader=leader):
+                return "pair"
+        others = len(kinds) - kinds.count("tiny") - pairs
         for pool in (main4, main6):
-            if pool is not None and len(kinds) - kinds.count("tiny") > pool.size - self._stranded(pool, leader=leader):
+            if pool is not None and others > pool.size - self._stranded(pool, leader=leader):
                 return "main" if "main" in kinds else "either"
         return ""
 
     def _stranded(self, pool: PlannedPool, *, leader: bool) -> int:
         size = batch(pool.size, UNKNOWN_NODE_COUNT)
         return 0 if leader or size == 1 else 3 * size * len(self.nodes)
+
+
+def _pair(source: random.Random) -> list[PlannedPool]:
+    """One pool for each family, asked for together: one of them has few addresses, the other as few or more."""
+    few = source.randint(3, 10)
+    sizes = [few, source.choice((few, few + 1, few + 20))]
+    source.shuffle(sizes)
+    return [
+        _pool(source, "pair4", Family.V4, "10.8.0", sizes[0], default=False),
+        _pool(source, "pair6", Family.V6, "fd00:8::", sizes[1], default=False),
+    ]
 
 
 def _pool(source: random.Random, name: str, family: Family, prefix: str, size: int, *, default: bool) -> PlannedPool:
