@@ -113,10 +113,10 @@ def cleaned(block: Block, slot: SlotId, cluster: Cluster) -> tuple[Block, list[s
     after, done = block, []
     pin = block.pin_at(ordinal)
     if pin is not None:
-        if pin.holder is not None and cluster.is_alive(pin.holder.pod_uid):
-            message = f"{slot} is pinned to {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}, which runs on {pin.holder.node}"
+        for seat in (seat for seat in pin.seats if cluster.is_alive(seat.pod_uid)):
+            message = f"{slot} is pinned to {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}, which runs on {seat.node}"
             raise CliError(message, "delete the pod first", code=Exit.REFUSED)
-        vacant = tuple(replace(item, holder=None) if item is pin else item for item in block.pins)
+        vacant = tuple(replace(item, holder=None, source=None) if item is pin else item for item in block.pins)
         try:
             after = unpin(replace(block, pins=vacant), ordinal, pin.owner, block.term)
         except LeaseRefused as refusal:

@@ -13,6 +13,7 @@ from cli.output import Record
 from cli.words import count
 from crds.convert import ordinals
 from crds.core import StatefulSet
+from crds.identities import CLAIM, MACHINE
 from ipam.blocks import NodeRef, PinOwner
 from ipam.invariants import Allocation, EndpointAddress, Facts, Violation, violations
 from ipam.owners import is_wanted_ordinal
@@ -99,13 +100,14 @@ def is_adopted(cluster: Cluster, holding: Holding) -> bool:
 
 
 def _living(cluster: Cluster, sets: Sequence[StatefulSet]) -> frozenset[PinOwner]:
-    """The pinned identities that still exist: pods, and ordinals that their StatefulSet wants."""
+    """The pinned identities that still exist: pods, and ordinals that their StatefulSet wants. Of machines and claims nothing is known here; the
+    leader ends their pins."""
     wanted = {(item.namespace, item.name): ordinals(item) for item in sets}
     living = set()
     for block in cluster.blocks.values():
         for pin in block.pins:
             owner = pin.owner
-            present = (owner.namespace, owner.name) in cluster.pod_of_key
+            present = owner.kind in (MACHINE, CLAIM) or (owner.namespace, owner.name) in cluster.pod_of_key
             for (namespace, name), (start, replicas) in wanted.items():
                 present = present or (
                     namespace == owner.namespace

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from crds import nephila as wire
-from crds.meta import UNSET, ObjectMeta
+from crds.meta import UNSET, ObjectMeta, UnsetType
 from ipam.blocks import Block, Cooling, Holder, Lease, NodeRef, Pin, PinOwner
 from ipam.errors import BadValue
 from ipam.slots import Page, format_slots, parse_slots
@@ -82,8 +82,16 @@ def _spec(block: Block) -> wire.IPBlockSpec:
 
 def _pin_from_wire(entry: wire.PinEntry) -> Pin:
     owner = entry.owner
-    holder = None if entry.holder is UNSET else Holder(entry.holder.node, entry.holder.pod_uid)
-    return Pin(entry.slot, PinOwner(owner.kind, owner.namespace, owner.name, owner.interface, owner.uid), holder)
+    named = PinOwner(owner.kind, owner.namespace, owner.name, owner.interface, owner.uid)
+    return Pin(entry.slot, named, _seat_from_wire(entry.holder), _seat_from_wire(entry.source))
+
+
+def _seat_from_wire(seat: wire.PinHolder | UnsetType) -> Holder | None:
+    return None if seat is UNSET else Holder(seat.node, seat.pod_uid)
+
+
+def _seat_to_wire(seat: Holder | None) -> wire.PinHolder | UnsetType:
+    return UNSET if seat is None else wire.PinHolder(node=seat.node, pod_uid=seat.pod_uid)
 
 
 def _pin_to_wire(pin: Pin) -> wire.PinEntry:
@@ -93,5 +101,6 @@ def _pin_to_wire(pin: Pin) -> wire.PinEntry:
         owner=wire.PinOwner(
             kind=owner.kind, namespace=owner.namespace, name=owner.name, interface=owner.interface, uid=owner.uid
         ),
-        holder=UNSET if pin.holder is None else wire.PinHolder(node=pin.holder.node, pod_uid=pin.holder.pod_uid),
+        holder=_seat_to_wire(pin.holder),
+        source=_seat_to_wire(pin.source),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from crds import core, nephila, spiderpool
+from crds import core, identities, nephila, spiderpool
 from crds.meta import Kind
 
 DEFINED: tuple[Kind[Any], ...] = (
@@ -30,5 +30,9 @@ USED: tuple[Kind[Any], ...] = (
     core.JOB,
     core.CRON_JOB,
     core.NETWORK_ATTACHMENT,
+    identities.VIRTUAL_MACHINE,
+    identities.VIRTUAL_MACHINE_INSTANCE,
+    identities.VIRTUAL_MACHINE_MIGRATION,
+    identities.IPAM_CLAIM,
 )
 KINDS: tuple[Kind[Any], ...] = DEFINED + USED

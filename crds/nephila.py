@@ -91,6 +91,12 @@ class PinEntry(WireStruct):
     slot: Annotated[int, say("Ordinal within the page.", minimum=0, maximum=63)]
     owner: PinOwner
     holder: PinHolder | UnsetType = UNSET
+    source: (
+        Annotated[
+            PinHolder, say("Only during a live migration: the pod that the machine comes from, until its CNI DEL.")
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class CoolingEntry(WireStruct):

@@ -26,7 +26,7 @@ class PinTakeover(Enum):
 
     `PROBED` (the protocol, design section 4.4): when the agent has found that pod gone from the API and the address silent, which no policy can
     check. `VACANT`: when the former node has emptied the pin, or the leader has taken the lease; a node that dies then keeps its pinned
-    addresses until the leader's forced reclaim.
+    addresses until the leader's forced reclaim, and machines cannot migrate live, since their source holds the address meanwhile.
     """
 
     PROBED = "Probed"
@@ -137,6 +137,12 @@ _BLOCK_VARIABLES = (
 _SAME_OWNER = " && ".join(f"q.owner.{field} == p.owner.{field}" for field in ("kind", "namespace", "name", "interface"))
 _VACANT = "!has(p.holder)"
 _MY_FORMER = "(has(p.holder) && p.holder.node == variables.me)"
+# What a pod's end makes of its pin: nobody has it; the source of a failed migration has it again; the target has it alone.
+_VACATED = f"{_MY_FORMER} && !has(q.source) && (!has(p.source) || p.source.node == variables.me)"
+_REVERTED = f"({_MY_FORMER} && has(p.source) && q.holder == p.source && !has(q.source))"
+_SOURCE_LEFT = (
+    "(has(p.source) && p.source.node == variables.me && has(p.holder) && q.holder == p.holder && !has(q.source))"
+)
 _HELD_HERE = "(has(q.holder) && q.holder.node == variables.me)"
 _LEASED_ELSEWHERE = (
     "variables.leasesBefore.exists(l, l.node != variables.me && "
@@ -164,10 +170,11 @@ def _block_rules(takeover: PinTakeover) -> tuple[tuple[tuple[str, str], ...], tu
         f"({shrunk})) && variables.leases.all(a, a.node == variables.me || "
         f"variables.leasesBefore.exists(o, {same_lease}))"
     )
-    moved = (
-        f"{_SAME_OWNER} && (!has(q.holder) ? {_MY_FORMER} : "
-        f"q.holder.node == variables.me && q.slot in variables.mine && {available})"
+    taken = (
+        f"q.holder.node == variables.me && q.slot in variables.mine && {available} && "
+        "(!has(q.source) || (has(p.holder) && q.source == p.holder) || (has(p.source) && q.source == p.source))"
     )
+    moved = f"{_SAME_OWNER} && (!has(q.holder) ? {_VACATED} : {taken} || {_REVERTED} || {_SOURCE_LEFT})"
     pins = (
         "variables.pinsBefore.all(p, variables.pins.exists(q, q.slot == p.slot) ? "
         f"variables.pins.exists(q, q.slot == p.slot && (q == p || ({moved}))) : {ended}) && "

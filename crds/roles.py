@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from crds.identities import IPAM_CLAIM, KUBEVIRT
 from crds.nephila import GROUP as NEPHILA
 from crds.policies import AGENT, LEADER
 from crds.spiderpool import GROUP as SPIDERPOOL
 
 READ = ("get", "list", "watch")
+MULTI_NETWORK = IPAM_CLAIM.group
 
 
 def _may(group: str, resources: Sequence[str], *verbs: str) -> dict[str, list[str]]:
@@ -26,6 +28,9 @@ RULES: dict[str, list[dict[str, list[str]]]] = {
         _may("", ["pods", "nodes", "namespaces"], *READ),
         _may("apps", ["replicasets", "statefulsets"], "get"),
         _may("batch", ["jobs"], "get"),
+        _may(KUBEVIRT, ["virtualmachineinstancemigrations"], "get"),
+        _may(MULTI_NETWORK, ["ipamclaims"], "get"),
+        _may(MULTI_NETWORK, ["ipamclaims/status"], "patch"),
         _may(SPIDERPOOL, ["spiderippools", "spiderreservedips"], *READ),
         _may(SPIDERPOOL, ["spidersubnets"], *READ),
         _may(SPIDERPOOL, ["spiderendpoints"], "get", "create", "patch", "delete"),
@@ -38,6 +43,8 @@ RULES: dict[str, list[dict[str, list[str]]]] = {
         _may("", ["pods", "nodes", "namespaces"], *READ),
         _may("apps", ["deployments", "replicasets", "statefulsets", "daemonsets"], *READ),
         _may("batch", ["jobs", "cronjobs"], *READ),
+        _may(KUBEVIRT, ["virtualmachines", "virtualmachineinstances"], "get"),
+        _may(MULTI_NETWORK, ["ipamclaims"], "get"),
         _may(SPIDERPOOL, ["spiderippools"], *READ, "create", "patch", "delete"),
         _may(SPIDERPOOL, ["spidersubnets", "spiderreservedips"], *READ, "patch"),
         _may(SPIDERPOOL, ["spiderippools/status", "spidersubnets/status"], "patch"),

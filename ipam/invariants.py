@@ -7,7 +7,7 @@ guessed. I3 and I5 are about the order of events, which a picture of one moment 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ipam.blocks import Block, NodeRef, PinOwner
@@ -118,35 +118,55 @@ def _one_owner(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation
 
 
 def _one_allocator(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:
-    """I2, as far as a picture shows it: who allocates a slot has it leased. A slot taken by force from a node that still runs is marked suspect."""
+    """I2, as far as a picture shows it: who allocates a slot has it leased. A slot taken by force from a node that still runs is marked suspect; one
+    whose machine migrates, or whose migration failed, is named by the pin."""
     for item in facts.allocations:
         block = blocks.get(item.slot.page)
         lease = block.lease_of(item.node) if block else None
         if lease is not None and lease.slots & item.slot.bit:
             continue
-        if block is not None and block.suspect & item.slot.bit:
+        if block is not None and (block.suspect & item.slot.bit or _is_migrating(block, item)):
             continue
         holder = next((other.node.name for other in block.leases if other.slots & item.slot.bit), "") if block else ""
         leased = f"it is leased to {holder}" if holder else "nobody has it leased"
         yield Violation("I2", str(item.slot), f"allocated by {item.node.name} to pod {item.pod_uid}, but {leased}")
 
 
-def _no_double_use(facts: Facts, _blocks: Mapping[Page, Block]) -> Iterator[Violation]:
-    """I4: two live sandboxes never have one address."""
+def _is_migrating(block: Block, item: Allocation) -> bool:
+    """The pod's seat in the pin stands for a lease: its machine moves away, or came back without one after a migration that failed."""
+    pin = block.pin_at(item.slot.value - item.slot.page.base)
+    if pin is None:
+        return False
+    if pin.source is not None and (pin.source.node, pin.source.pod_uid) == (item.node.name, item.pod_uid):
+        return True
+    is_holder = pin.holder is not None and (pin.holder.node, pin.holder.pod_uid) == (item.node.name, item.pod_uid)
+    return is_holder and not block.leased & item.slot.bit
+
+
+def one_machine(block: Block | None, slot: SlotId, pods: Collection[str]) -> bool:
+    """Whether the two pods that have an address are the source and the target of one live migration, as the slot's pin says: the same machine,
+    which runs in one of them at a time."""
+    pin = block.pin_at(slot.value - slot.page.base) if block else None
+    return pin is not None and pin.source is not None and {seat.pod_uid for seat in pin.seats} == set(pods)
+
+
+def _no_double_use(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:
+    """I4: two live sandboxes never have one address, unless they are the two ends of one live migration."""
     by_slot: dict[SlotId, set[tuple[str, str, str]]] = defaultdict(set)
     for item in facts.allocations:
         by_slot[item.slot].add((item.node.name, item.pod_uid, item.container))
     for slot, users in sorted(by_slot.items()):
-        if len(users) > 1:
+        pods = [uid for _, uid, _ in users]
+        if len(users) > 1 and not (len(users) == 2 and one_machine(blocks.get(slot.page), slot, pods)):
             text = ", ".join(f"{container} of pod {uid} on {node}" for node, uid, container in sorted(users))
             yield Violation("I4", str(slot), f"allocated twice: {text}")
     told: dict[SlotId, dict[str, str]] = defaultdict(dict)
     for endpoint in facts.endpoints:
         if facts.live_pods is None or endpoint.pod_uid in facts.live_pods:
             told[endpoint.slot][endpoint.pod_uid] = f"{endpoint.namespace}/{endpoint.name}"
-    for slot, pods in sorted(told.items()):
-        if len(pods) > 1:
-            yield Violation("I4", str(slot), f"SpiderEndpoints of {' and '.join(sorted(pods.values()))} name it")
+    for slot, names in sorted(told.items()):
+        if len(names) > 1 and not one_machine(blocks.get(slot.page), slot, names):
+            yield Violation("I4", str(slot), f"SpiderEndpoints of {' and '.join(sorted(names.values()))} name it")
 
 
 def _pins_hold(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:
@@ -154,7 +174,7 @@ def _pins_hold(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation
     for item in facts.allocations:
         block = blocks.get(item.slot.page)
         pin = block.pin_at(item.slot.value - item.slot.page.base) if block else None
-        if pin is None or (pin.holder is not None and pin.holder.pod_uid == item.pod_uid):
+        if pin is None or pin.seats_pod(item.pod_uid):
             continue
         holder = f"held by pod {pin.holder.pod_uid}" if pin.holder else "held by no pod"
         who = f"{pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}"

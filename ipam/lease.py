@@ -13,7 +13,7 @@ What this does *not* guarantee: that a holder is alive. Forced reclaim is safe o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from ipam.blocks import Block, Cooling, Holder, Lease, NodeRef, Pin, PinOwner
@@ -66,20 +66,16 @@ def give_back(block: Block, node: NodeRef, slots: int, cooling: Iterable[Cooling
     """Take slots out of the node's lease; those not in it are ignored, so that a repeat after an unknown outcome is harmless.
 
     The caller has journalled, durably, that it will not allocate them any more. `cooling`: what is left of their cooldown. A pinned slot
-    leaves with its pin: the pin stays, without a lease and without this node as its holder, until the identity's next node moves it.
+    leaves with its pin: the pin stays, without a lease and without this node's pod, until the identity's next node moves it. A pod that a
+    machine has migrated away from leaves no more than its seat: the lease is the target's by then.
     """
     lease = block.lease_of(node)
     leaving = slots & lease.slots if lease else 0
-    if not leaving or lease is None:
-        return block
-    without = _take_from_lease(block, lease, leaving, cooling)
-    if not leaving & block.pinned:
+    without = _take_from_lease(block, lease, leaving, cooling) if leaving and lease is not None else block
+    pins = tuple(_without_node(pin, node.name) if slots >> pin.slot & 1 else pin for pin in block.pins)
+    if pins == block.pins:
         return without
-    pins = tuple(
-        replace(pin, holder=None) if leaving >> pin.slot & 1 and pin.holder and pin.holder.node == node.name else pin
-        for pin in block.pins
-    )
-    return replace(without, pins=pins)
+    return replace(without, pins=pins) if without is not block else _touch(replace(block, pins=pins), node)
 
 
 def retake(block: Block, node: NodeRef, former: NodeRef, remembered_epoch: int) -> Block:
@@ -147,23 +143,46 @@ def pin(block: Block, node: NodeRef, slot: int, owner: PinOwner, holder: Holder)
     return _touch(replace(block, pins=_ordered(pins)), node)
 
 
-def move_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, displaced: Holder | None) -> Block:
+def move_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, displaced: Collection[Holder] = ()) -> Block:
     """Bring an identity's pinned slot to the node where it runs now: holder and lease change together, in one compare-and-swap.
 
-    `displaced`: the holder whom the caller has found to be gone (pod UID gone from the API *and* the address silent), or None. Refused if
-    the pin has a holder other than that and other than the new pod itself.
+    `displaced`: the pods that the caller has found to be gone (UID gone from the API *and* the address silent). Refused if another pod than
+    those and the new one itself may still have the address.
     """
+    present = _pin_to_move(block, owner)
+    for seat in present.seats:
+        if seat not in displaced and seat.pod_uid != holder.pod_uid:
+            raise LeaseRefused(
+                f"the pin of {owner.namespace}/{owner.name} is held by pod {seat.pod_uid} on {seat.node}"
+            )
+    return _bring(block, present, node, Pin(present.slot, owner, holder))
+
+
+def share_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, source: Holder) -> Block:
+    """A machine migrates live: its pin and lease move to the target's node as in `move_pin`, and the source keeps a seat until its DEL.
+
+    The caller has found that both pods are of one machine, that the source lives, and that the migration is under way. Refused if the pin is not
+    held by `source` any more, or if a third pod still has a seat.
+    """
+    present = _pin_to_move(block, owner)
+    if (present.holder, present.source) == (holder, source):
+        return _bring(block, present, node, present)
+    if present.holder != source or present.source is not None:
+        others = " and ".join(f"pod {seat.pod_uid} on {seat.node}" for seat in present.seats)
+        raise LeaseRefused(f"the pin of {owner.namespace}/{owner.name} is held by {others or 'nobody'}")
+    if source.node == node.name:
+        raise LeaseRefused(f"a machine cannot migrate from {source.node} to itself")
+    return _bring(block, present, node, Pin(present.slot, owner, holder, source))
+
+
+def _pin_to_move(block: Block, owner: PinOwner) -> Pin:
     present = block.pin_of(owner)
     if present is None:
         raise LeaseRefused(f"{owner.namespace}/{owner.name} has no pin on {block.page.name}")
-    if (
-        present.holder is not None
-        and present.holder not in (displaced, holder)
-        and present.holder.pod_uid != holder.pod_uid
-    ):
-        raise LeaseRefused(
-            f"the pin of {owner.namespace}/{owner.name} is held by pod {present.holder.pod_uid} on {present.holder.node}"
-        )
+    return present
+
+
+def _bring(block: Block, present: Pin, node: NodeRef, wanted: Pin) -> Block:
     bit = 1 << present.slot
     moved = block
     for lease in block.leases:
@@ -172,7 +191,6 @@ def move_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, displ
     mine = moved.lease_of(node)
     if mine is None or not mine.slots & bit:
         moved = _add_to_lease(moved, node, bit)
-    wanted = Pin(present.slot, owner, holder)
     if moved is block and present == wanted:
         return block
     pins = (*(other for other in moved.pins if other.slot != present.slot), wanted)
@@ -180,11 +198,12 @@ def move_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, displ
 
 
 def vacate_pin(block: Block, node: NodeRef, slot: int, pod_uid: str) -> Block:
-    """The pod is gone from this node: the pin stays, without a holder. Ignored if another pod holds it by now."""
+    """The pod is gone from this node: the pin stays, without it. Ignored if only other pods hold it by now."""
     present = block.pin_at(slot)
-    if present is None or present.holder is None or present.holder.pod_uid != pod_uid:
+    if present is None or not present.seats_pod(pod_uid):
         return block
-    pins = tuple(replace(other, holder=None) if other is present else other for other in block.pins)
+    left = _seated(present, tuple(seat for seat in present.seats if seat.pod_uid != pod_uid))
+    pins = tuple(left if other is present else other for other in block.pins)
     return _touch(replace(block, pins=pins), node)
 
 
@@ -195,10 +214,20 @@ def unpin(block: Block, slot: int, owner: PinOwner, term: int) -> Block:
     present = block.pin_at(slot)
     if present is None or not present.owner.same_identity(owner):
         return block
-    if present.holder is not None:
-        raise LeaseRefused(f"slot {slot} of {block.page.name} is still held by pod {present.holder.pod_uid}")
+    for seat in present.seats:
+        raise LeaseRefused(f"slot {slot} of {block.page.name} is still held by pod {seat.pod_uid}")
     pins = tuple(other for other in block.pins if other is not present)
     return replace(block, pins=pins, epoch=block.epoch + 1, term=term)
+
+
+def _without_node(pin: Pin, node: str) -> Pin:
+    return _seated(pin, tuple(seat for seat in pin.seats if seat.node != node))
+
+
+def _seated(pin: Pin, seats: tuple[Holder, ...]) -> Pin:
+    """The pin with these pods. Where the target of a migration is gone, the machine is where it came from."""
+    holder, source = (*seats, None, None)[:2]
+    return pin if seats == pin.seats else replace(pin, holder=holder, source=source)
 
 
 def _ordered(pins: Iterable[Pin]) -> tuple[Pin, ...]:

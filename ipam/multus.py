@@ -21,11 +21,15 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
 
 @dataclass(frozen=True, slots=True)
 class NetworkRef:
-    """One attachment; `interface` is the one asked for, else Multus' default for its position (`net1`, `net2`, …)."""
+    """One attachment; `interface` is the one asked for, else Multus' default for its position (`net1`, `net2`, …).
+
+    `claim`: the `IPAMClaim` in the pod's namespace whose addresses the interface shall have (`ipam-claim-reference`), "" for none.
+    """
 
     namespace: str
     name: str
     interface: str
+    claim: str = ""
 
     @property
     def nad(self) -> str:
@@ -42,15 +46,15 @@ def parse_networks(text: str, default_namespace: str, key: str = NETWORKS) -> tu
     else:
         parts = [_comma_part(item.strip(), f"{key}[{index}]") for index, item in enumerate(text.split(","))]
     refs: list[NetworkRef] = []
-    for index, (namespace, name, interface) in enumerate(parts):
-        for word in (namespace, name):
+    for index, (namespace, name, interface, claim) in enumerate(parts):
+        for word in (namespace, name, claim):
             if word and not _NAME.fullmatch(word):
                 raise BadAnnotation(
                     f"{key}[{index}]", f"{word!r} is not an object name", "write namespace/name@interface"
                 )
         if not name:
             raise BadAnnotation(f"{key}[{index}]", "the name is empty", "write namespace/name@interface")
-        refs.append(NetworkRef(namespace or default_namespace, name, interface or f"net{index + 1}"))
+        refs.append(NetworkRef(namespace or default_namespace, name, interface or f"net{index + 1}", claim))
     return tuple(refs)
 
 
@@ -74,6 +78,15 @@ def nad_of_interface(
     return qualified(cluster_network, agent_namespace) if cluster_network else None
 
 
+def claim_of_interface(interface: str, annotations: Mapping[str, str], pod_namespace: str) -> str:
+    """The `IPAMClaim` that an interface's network selection element names, "" for none. Raises BadAnnotation."""
+    if interface == FIRST_INTERFACE:
+        refs = parse_networks(annotations.get(DEFAULT_NETWORK, ""), pod_namespace, DEFAULT_NETWORK)
+        return refs[0].claim if refs else ""
+    refs = parse_networks(annotations.get(NETWORKS, ""), pod_namespace)
+    return next((ref.claim for ref in refs if ref.interface == interface), "")
+
+
 def position(interface: str, annotations: Mapping[str, str], pod_namespace: str) -> int | None:
     """0 for `eth0`, n for the n-th entry of the networks annotation, None if the interface is neither."""
     if interface == FIRST_INTERFACE:
@@ -87,20 +100,21 @@ def qualified(name: str, default_namespace: str) -> str:
     return name if "/" in name else f"{default_namespace}/{name}"
 
 
-def _comma_part(item: str, field: str) -> tuple[str, str, str]:
+def _comma_part(item: str, field: str) -> tuple[str, str, str, str]:
     rest, at, interface = item.partition("@")
     namespace, slash, name = rest.rpartition("/")
     if "@" in interface or "/" in namespace or (at and not interface) or (slash and not namespace):
         raise BadAnnotation(field, f"{item!r} is malformed", "write namespace/name@interface")
-    return namespace.strip(), name.strip(), interface.strip()
+    return namespace.strip(), name.strip(), interface.strip(), ""
 
 
-def _json_parts(text: str, key: str) -> list[tuple[str, str, str]]:
+def _json_parts(text: str, key: str) -> list[tuple[str, str, str, str]]:
     return [
         (
             optional_string(item, "namespace", field),
             optional_string(item, "name", field),
             optional_string(item, "interface", field) or optional_string(item, "interfacerequest", field),
+            optional_string(item, "ipam-claim-reference", field),
         )
         for field, item in items(parse_json(text, key), key)
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -29,9 +30,12 @@ from nodeagent import lostjournal
 from nodeagent.allocator import Allocator
 from nodeagent.audit import Audit, withheld
 from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.claims import Claims
 from nodeagent.config import AgentConfig
+from nodeagent.evidence import Evidence
 from nodeagent.front import Front
 from nodeagent.heartbeats import RETRY_S, Heartbeats
+from nodeagent.identities import Identities, record_of
 from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
 from nodeagent.needs import Needs, learnt_from, remembered
 from nodeagent.outbox import Outbox
@@ -83,7 +87,7 @@ class Agent:
         self.world = World(ports.store, clock, ports.entropy, config.node, self._changed)
         self.ownership = Ownership(ports.store)
         self.allocator = Allocator(
-            ports.journal, clock, self.stock, config.lease.cooldown_s, lambda slot: self.keeper.is_pinned(slot)
+            ports.journal, clock, self.stock, config.lease.cooldown_s, lambda slot: self.keeper.must_leave(slot)
         )
         self._state = ports.journal.load()
         self.needs = Needs(self.world, config.features, learnt_from(self._state.meta), self._remember_conf)
@@ -124,12 +128,17 @@ class Agent:
             self.world,
             self.ownership,
             config.node,
-            lambda owner: config.features.enable_stateful_set and owner.is_stateful_set,
+            partial(record_of, features=config.features),
             self.needs.clean_gateway,
+            self.keeper.is_shared,
+            Claims(ports.store, self.world),
         )
-        self.pins = Pins(ports.store, self.keeper, self.allocator, self.stock, self.world, clock)
+        identities = Identities(ports.store, config.features)
+        self.evidence = Evidence(ports.store, self.keeper, self.allocator, self.stock, identities)
         if ports.segment is not None:
-            self.pins.is_silent = not_probed_yet  # until the segment is open
+            self.evidence.is_silent = not_probed_yet  # until the segment is open
+        self.pins = Pins(ports.store, self.keeper, self.stock, self.world, clock, self.evidence)
+        self.pins.settled.append(self._settled)
         self.verbs = Verbs(
             self.world,
             self.needs,
@@ -143,7 +152,8 @@ class Agent:
             config.lease.wait_s,
             self.why_closed,
             self._allocated,
-            self.pins if config.features.enable_stateful_set else None,
+            self.pins,
+            identities,
             self.outbox,
             ports.journal.sync,
         )
@@ -313,12 +323,13 @@ class Agent:
             self._ports.clock,
             port.mac_of,
             self._on_address,
+            self.keeper,
             domain=self.config.domain,
             interval_s=self.config.probe.verify_interval_s,
             retest_s=self.config.probe.retest_s,
         )
         self.verification.attend(segment.watcher)
-        self.pins.is_silent = self.verification.is_silent
+        self.evidence.is_silent = self.verification.is_silent
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.verification.run(), name="verification")
@@ -363,6 +374,13 @@ class Agent:
     def _changed(self) -> None:
         """Pools, namespaces or pods changed."""
         self.refill.kick()
+
+    def _settled(self, slot: SlotId) -> None:
+        """A machine's live migration to this node is over: now it is told and announced that it is here."""
+        if (attachment := self.allocator.holder_of(slot)) is not None:
+            self.outbox.mark(f"{attachment.namespace}/{attachment.pod}", attachment.pod_uid)
+        if self.verification is not None:
+            self.verification.announce(slot)
 
     def _allocated(self) -> None:
         """An ADD, DEL or GC changed something: tell the API afterwards, and look at the stock."""

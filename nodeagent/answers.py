@@ -10,7 +10,7 @@ from ipam.catalog import Catalog
 from ipam.errors import NephilaError
 from ipam.pools import Pool
 from ipam.routes import Route, result_routes
-from nodeagent.allocator import Attachment
+from nodeagent.allocator import Attachment, Grant
 from nodeagent.request import CniRequest, ResultIP, result
 
 log = structlog.get_logger(__name__)
@@ -26,6 +26,11 @@ def pod_routes(pod: Pod | None) -> tuple[Route, ...]:
         return ()
 
 
+def with_prefix(grant: Grant, pool: Pool | None) -> str:
+    """The address with the prefix length of its pool's subnet; on its own if the pool was deleted since."""
+    return f"{grant.slot.address}/{pool.subnet.prefix if pool else grant.slot.family.bits}"
+
+
 def add_result(request: CniRequest, attachment: Attachment, pod: Pod | None, catalog: Catalog, *, clean: bool) -> bytes:
     """The success object of an ADD, for the interface at hand alone. `clean`: without the gateways' default routes."""
     asked = pod_routes(pod)
@@ -33,13 +38,10 @@ def add_result(request: CniRequest, attachment: Attachment, pod: Pod | None, cat
     routes: list[Route] = []
     for grant in attachment.grants:
         pool = catalog.get(grant.pool)
-        address = str(grant.slot.address)
-        if pool is None:  # deleted since: the address stays with its pod, on its own
-            ips.append(ResultIP(grant.slot.family, f"{address}/{grant.slot.family.bits}", ""))
-            continue
-        gateway = str(pool.gateway) if pool.gateway else ""
-        ips.append(ResultIP(grant.slot.family, f"{address}/{pool.subnet.prefix}", gateway))
-        routes += interface_routes(pool, asked, clean=clean)
+        gateway = str(pool.gateway) if pool and pool.gateway else ""
+        ips.append(ResultIP(grant.slot.family, with_prefix(grant, pool), gateway))
+        if pool is not None:
+            routes += interface_routes(pool, asked, clean=clean)
     return result(request.version, tuple(ips), tuple((str(route.dst), str(route.gw)) for route in routes))
 
 

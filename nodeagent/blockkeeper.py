@@ -199,6 +199,8 @@ class BlockKeeper:
                 self._unsure[page] = self._clock.now()
             for slot in page.slot_ids(record.slots):
                 self._hold(slot, NEVER, suspect=0)
+        for slot in [slot for slot, record in self._remembered.items() if record.state == "leaving"]:
+            self._hold(slot, NEVER, suspect=0)  # the lease went before: only a seat in its pin is left to give up
 
     async def reload(self) -> None:
         """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
@@ -218,8 +220,7 @@ class BlockKeeper:
         for page, since in list(self._unsure.items()):
             if now - since > LATE_S:
                 del self._unsure[page]
-            self._mine.pop(page, None)
-            await self._change(page, lambda block: block)
+            await self.refresh(page)
 
     async def retake_all(self, former: NodeRef) -> None:
         """Write every lease anew under a new epoch, as `self.me`; slots that the leader has taken meanwhile leave the stock.
@@ -256,6 +257,34 @@ class BlockKeeper:
             for pin in seen.block.pins:
                 if pin.owner.same_identity(owner):
                     yield SlotId(page.domain, page.family, page.base + pin.slot)
+
+    def shared(self) -> list[SlotId]:
+        """The slots of our leases whose machines are migrating here, as last seen."""
+        return [
+            SlotId(page.domain, page.family, page.base + pin.slot)
+            for page, seen in self._mine.items()
+            for pin in seen.block.pins
+            if pin.source is not None and pin.holder is not None and pin.holder.node == self.me.name
+        ]
+
+    def is_shared(self, slot: SlotId) -> bool:
+        """Whether a live migration is under way, as last seen: the machine's other sandbox may have the address too."""
+        seen = self._mine.get(slot.page)
+        return seen is not None and seen.block.is_shared(slot.value - slot.page.base)
+
+    def must_leave(self, slot: SlotId) -> bool:
+        """Whether a slot may not stay in our stock once its sandbox is gone: it is pinned, or is not in our lease (any more)."""
+        seen = self._mine.get(slot.page)
+        if seen is None:
+            record = self._recorded.get(slot.page)
+            return record is None or not record.slots & slot.bit
+        current = seen.block.lease_of(self.me)
+        return current is None or bool((seen.block.pinned | ~current.slots) & slot.bit)
+
+    async def refresh(self, page: Page) -> None:
+        """Read a block again and bring memory in step with it. Raises ApiUnreachable."""
+        self._mine.pop(page, None)
+        await self._change(page, lambda block: block)
 
     def is_pinned(self, slot: SlotId) -> bool:
         """True if the slot is pinned, as last seen; only slots of our leases are known."""
@@ -389,6 +418,9 @@ class BlockKeeper:
             if leased & held.slot.bit or held.state is State.LEAVING:
                 continue  # leaving slots are dropped by finish_leaving, with their journal entry
             if held.state is State.ALLOCATED:
+                pin = block.pin_at(held.slot.value - page.base)
+                if pin is not None and any(seat.node == self.me.name for seat in pin.seats):
+                    continue  # its machine migrates away
                 log.error("allocated_slot_lost", address=str(held.slot), block=page.name)
                 continue  # its pod still runs and is served; reconcile reports it
             self._stock.drop(held.slot)

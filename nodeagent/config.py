@@ -25,6 +25,9 @@ class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
     enable_ipv4: bool = msgspec.field(default=True, name="enableIPv4")  # pods may get IPv4 addresses
     enable_ipv6: bool = msgspec.field(default=True, name="enableIPv6")  # pods may get IPv6 addresses
     enable_stateful_set: bool = True  # pods of StatefulSets keep their addresses
+    enable_kubevirt_static_ip: bool = msgspec.field(
+        default=True, name="enableKubevirtStaticIP"
+    )  # KubeVirt's machines keep their addresses
     enable_spider_subnet: bool = True  # pods may ask for a SpiderSubnet
     enable_auto_pool_for_application: bool = True  # applications get a pool of their own from a SpiderSubnet
     cluster_network: str = ""  # MULTUS_CLUSTER_NETWORK: the NAD of eth0 where pods do not say one

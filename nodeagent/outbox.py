@@ -26,8 +26,10 @@ from ipam.addresses import Family
 from ipam.catalog import Catalog
 from ipam.errors import ApiUnreachable, NephilaError
 from ipam.owners import TopOwner
+from ipam.slots import SlotId
 from nodeagent.allocator import Allocator, Attachment
-from nodeagent.answers import interface_routes, pod_routes
+from nodeagent.answers import interface_routes, pod_routes, with_prefix
+from nodeagent.claims import Claims
 from nodeagent.ownership import Ownership
 from nodeagent.world import World
 
@@ -51,11 +53,17 @@ class Outbox:
         world: World,
         ownership: Ownership,
         node: str,
-        keeps_address: Callable[[TopOwner], bool],
+        record_of: Callable[[Pod], tuple[str, bool]],
         is_clean: Callable[[Pod, str], bool],
+        is_shared: Callable[[SlotId], bool],
+        claims: Claims,
     ) -> None:
+        """`record_of`: the name of a pod's SpiderEndpoint, and whether it outlives the pod. `is_shared`: a live migration is not over yet, so that
+        the source is who has the address as far as others are told."""
         self._is_clean = is_clean
-        self._keeps_address = keeps_address
+        self._record_of = record_of
+        self._is_shared = is_shared
+        self._claims = claims
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._store = store
         self._journal = journal
@@ -132,6 +140,8 @@ class Outbox:
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         async with lock:
+            if any(self._is_shared(grant.slot) for item in self._allocator.of_pod(uid) for grant in item.grants):
+                return  # told when the source has left (`Pins.settle`), be it after a restart of ours: the entry stays
             await self._bring_about(key, uid)
             self._journal.commit([DropOutbox(key, uid)])
 
@@ -148,22 +158,24 @@ class Outbox:
         if pod is None or pod.uid != uid:
             return  # the pod is gone: so is its endpoint, by ownerReference; DEL or the reconciler will free the address
         await self._write(pod, attachments)
+        for item in attachments:
+            await self._claims.tell(pod, item)
 
     async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> None:
         owner = await self._ownership.of(pod)
-        keeps = self._keeps_address(owner)
+        name, keeps = self._record_of(pod)
         catalog = self._world.pools.catalog
         ips = tuple(_allocation(item, pod, catalog, clean=self._is_clean(pod, item.key.ifname)) for item in attachments)
-        wanted = endpoint(pod, owner, self._node, ips, outlives_pod=keeps)
+        wanted = endpoint(name, pod, owner, self._node, ips, outlives_pod=keeps)
         outcome = await self._store.create(ENDPOINT, wanted)
         if isinstance(outcome, Exists):
             if keeps:
-                wanted = _with_other_interfaces(wanted, await self._store.get(ENDPOINT, pod.name, pod.namespace))
+                wanted = _with_other_interfaces(wanted, await self._store.get(ENDPOINT, name, pod.namespace))
             changes: dict[str, Any] = {"status": msgspec.to_builtins(wanted.status), "metadata": {}}
             changes["metadata"]["ownerReferences"] = msgspec.to_builtins(wanted.metadata.owner_references)
-            outcome = await self._store.patch(ENDPOINT, pod.name, changes, namespace=pod.namespace)
+            outcome = await self._store.patch(ENDPOINT, name, changes, namespace=pod.namespace)
         if not isinstance(outcome, Stored):
-            raise StoreError(f"SpiderEndpoint {pod.namespace}/{pod.name}: {outcome}")
+            raise StoreError(f"SpiderEndpoint {pod.namespace}/{name}: {outcome}")
 
     async def _remove(self, namespace: str, name: str, uid: str) -> None:
         """Only if it is still about our pod: a new pod of that name may have written its own. That of an identity stays as long as its pins;
@@ -182,14 +194,13 @@ class Outbox:
 
 
 def endpoint(
-    pod: Pod, owner: TopOwner, node: str, ips: tuple[IPAllocation, ...], *, outlives_pod: bool
+    name: str, pod: Pod, owner: TopOwner, node: str, ips: tuple[IPAllocation, ...], *, outlives_pod: bool
 ) -> SpiderEndpoint:
-    """The object that describes a pod's addresses, as Spiderpool documents it; one that outlives its pod is not owned by it."""
+    """The object that describes a pod's addresses, as Spiderpool documents it; one that outlives its pod is not owned by it. `name`: the pod's, or
+    that of the machine that it runs."""
     by_pod = OwnerReference(api_version="v1", kind="Pod", name=pod.name, uid=pod.uid, block_owner_deletion=True)
     return SpiderEndpoint(
-        metadata=ObjectMeta(
-            name=pod.name, namespace=pod.namespace, owner_references=None if outlives_pod else (by_pod,)
-        ),
+        metadata=ObjectMeta(name=name, namespace=pod.namespace, owner_references=None if outlives_pod else (by_pod,)),
         status=EndpointStatus(
             current=PodIPAllocation(uid=pod.uid, node=node, ips=ips),
             owner_controller_type=owner.kind,
@@ -217,8 +228,7 @@ def _allocation(attachment: Attachment, pod: Pod, catalog: Catalog, *, clean: bo
     for grant in attachment.grants:
         pool = catalog.get(grant.pool)
         family = "ipv4" if grant.slot.family is Family.V4 else "ipv6"
-        prefix = pool.subnet.prefix if pool else grant.slot.family.bits
-        fields[family] = f"{grant.slot.address}/{prefix}"
+        fields[family] = with_prefix(grant, pool)
         fields[f"{family}_pool"] = grant.pool
         if pool is None:
             continue

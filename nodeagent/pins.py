@@ -1,10 +1,12 @@
-"""Addresses that belong to an identity: a pod of a StatefulSet keeps its address on each interface, on whichever node it runs (I6).
+"""Addresses that belong to an identity: a StatefulSet's pod, a KubeVirt machine, an `IPAMClaim` keep theirs on each interface, on any node (I6).
 
-The pin in the `IPBlock` decides; the pod's `SpiderEndpoint`, written before the ADD reply, only says where to look for it. One compare-and-swap each:
+The pin in the `IPBlock` decides; what is written before the ADD reply (`SpiderEndpoint`, the claim's status) only says where to look for it. One
+compare-and-swap each:
 
 - first ADD: a slot of this node's stock is set aside, pinned, journalled, told, and only then answered;
 - DEL: the slot leaves this node's lease, which vacates its pin. While the API server is down it stays `leaving`, in the journal too;
-- later ADD, here or elsewhere: pin, holder and lease move to this node, once the former holder is gone (`_why_held`);
+- later ADD, here or elsewhere: pin, holder and lease move to this node, once the former holder is gone (`nodeagent.evidence`);
+- ADD of a live migration's target: they move too, and the source keeps a seat in the pin until its DEL; until then nothing is told or announced;
 - the pool no longer serves the pod: the pin ends, and the pod gets another address.
 
 A crash between two of these leaves a pin without an attachment on its node: `sweep` then gives the slot back, and the retried ADD moves it again.
@@ -13,40 +15,33 @@ A crash between two of these leaves a pin without an attachment on its node: `sw
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TypeAlias
 from weakref import WeakValueDictionary
 
 import structlog
 
 from adapters.clock import Clock
 from adapters.kube.store import Store, StoreError
-from crds.convert import as_owner, owner_references
-from crds.core import NODE, POD, Pod
+from crds.core import Pod
 from crds.meta import UNSET
-from crds.nephila import IP_NODE
 from crds.spiderpool import ENDPOINT, IPAllocation
 from ipam import lease
 from ipam.addresses import Address, Family
-from ipam.blocks import Block, Holder, Pin, PinOwner
-from ipam.errors import ApiUnreachable, BadValue, PinnedElsewhere, PodGone
-from ipam.owners import TopOwner, top_owner
+from ipam.blocks import Block, Holder, Pin
+from ipam.errors import ApiUnreachable, BadValue, PinnedElsewhere
 from ipam.slots import SlotId
 from ipam.stock import Held, State, Stock
-from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.evidence import Evidence
+from nodeagent.identities import Identity
 from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.2  # between two looks at a pin whose former holder is not gone yet
 SWEEP_S = 1.0
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # an administrator's word that nothing runs on the node (KEP-2268)
-
-IsSilent: TypeAlias = Callable[[SlotId], Awaitable[bool]]
-"""A full probe: True if nobody on the wire answers for the address."""
 
 
 async def not_probed_yet(_slot: SlotId) -> bool:
@@ -54,41 +49,30 @@ async def not_probed_yet(_slot: SlotId) -> bool:
     return False
 
 
-def identity_of(pod: Pod, interface: str) -> PinOwner | None:
-    """Whose address this is: that of a pod of a native StatefulSet, whoever owns that. None if nobody's in particular."""
-    owner = top_owner(as_owner(pod), owner_references(pod), {})
-    if not isinstance(owner, TopOwner) or not owner.is_stateful_set:
-        return None
-    return PinOwner("StatefulSet", pod.namespace, pod.name, interface, owner.uid)
-
-
 class Pins:
-    """Run `run()` as a task. `is_silent` None: nothing can be probed; then only what the API server knows counts as evidence."""
+    """Run `run()` as a task. `settled` is told of each slot whose live migration is over: it is this node's alone now."""
 
     def __init__(
-        self,
-        store: Store,
-        keeper: BlockKeeper,
-        allocator: Allocator,
-        stock: Stock,
-        world: World,
-        clock: Clock,
-        is_silent: IsSilent | None = None,
+        self, store: Store, keeper: BlockKeeper, stock: Stock, world: World, clock: Clock, evidence: Evidence
     ) -> None:
         self.store = store
         self.keeper = keeper
-        self.allocator = allocator
         self.stock = stock
         self.world = world
         self.clock = clock
-        self.is_silent = is_silent
-        self._turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+        self.evidence = evidence
+        self.settled: list[Callable[[SlotId], None]] = []
+        self.migrating: set[SlotId] = (
+            set()
+        )  # what `settled` was not told of yet; any other read of a block may see the end first
+        self._turns: WeakValueDictionary[tuple[str, str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._at_work: set[SlotId] = set()
 
     @asynccontextmanager
-    async def turn(self, identity: PinOwner, pod: Pod) -> AsyncIterator[PinnedAdd]:
+    async def turn(self, identity: Identity, pod: Pod) -> AsyncIterator[PinnedAdd]:
         """One ADD of an identity at a time on this node. What it sets aside and does not grant goes back afterwards."""
-        key = (identity.namespace, identity.name, identity.interface)
+        owner = identity.owner
+        key = (owner.kind, owner.namespace, owner.name, owner.interface)
         lock = self._turns.get(key)
         if lock is None:
             lock = self._turns[key] = asyncio.Lock()
@@ -104,6 +88,7 @@ class Pins:
             await self.clock.sleep(SWEEP_S)
             try:
                 await self.sweep()
+                await self.settle()
             except ApiUnreachable as error:
                 log.warning("pins_not_swept", error=str(error))
 
@@ -113,14 +98,26 @@ class Pins:
             [held.slot for held in self.stock.pinned() if held.slot not in self._at_work]
         )
 
+    async def settle(self) -> None:
+        """Look whether the sources of live migrations to this node have left. Raises ApiUnreachable."""
+        self.migrating |= set(self.keeper.shared())
+        for page in {slot.page for slot in self.migrating}:
+            await self.keeper.refresh(page)
+        for slot in [slot for slot in self.migrating if not self.keeper.is_shared(slot)]:
+            self.migrating.discard(slot)
+            log.info("migration_settled", address=str(slot))
+            for tell in self.settled:
+                tell(slot)
+
 
 class PinnedAdd:
     """One ADD of one identity. `slots`: what it has set aside; nobody else touches them."""
 
-    def __init__(self, pins: Pins, identity: PinOwner, pod: Pod, at_work: set[SlotId]) -> None:
+    def __init__(self, pins: Pins, identity: Identity, pod: Pod, at_work: set[SlotId]) -> None:
         self._pins = pins
         self._keeper = pins.keeper
         self._identity = identity
+        self._owner = identity.owner
         self._pod = pod
         self._at_work = at_work
         self.slots: set[SlotId] = set()
@@ -158,7 +155,7 @@ class PinnedAdd:
             slot = held.slot
 
             def decide(block: Block, slot: SlotId = slot) -> Block:
-                return lease.pin(block, me, _ordinal(slot), self._identity, holder)
+                return lease.pin(block, me, _ordinal(slot), self._owner, holder)
 
             if await self._keeper.change(slot.page, decide) is None or not self._is_kept(slot):
                 raise PinnedElsewhere(
@@ -175,11 +172,11 @@ class PinnedAdd:
     # Finding -------------------------------------------------------------------------------------------------------------------------
 
     async def _find(self) -> list[SlotId]:
-        """Where the API says that the identity's pins are: looked up where this node or the SpiderEndpoint remembers them."""
-        hints = {*self._keeper.pinned_to(self._identity), *await self._recorded()}
+        """Where the API says that the identity's pins are: looked up where this node, the SpiderEndpoint or the claim remembers them."""
+        hints = {*self._keeper.pinned_to(self._owner), *await self._recorded(), *self._claimed()}
         found: list[SlotId] = []
         for page in sorted({slot.page for slot in hints}):
-            pin = (await self._keeper.look(page)).pin_of(self._identity)
+            pin = (await self._keeper.look(page)).pin_of(self._owner)
             if pin is not None:
                 found.append(SlotId(page.domain, page.family, page.base + pin.slot))
         return found
@@ -187,13 +184,24 @@ class PinnedAdd:
     async def _recorded(self) -> list[SlotId]:
         """The addresses that the SpiderEndpoint of this name gives to this interface."""
         try:
-            stored = await self._pins.store.get(ENDPOINT, self._identity.name, self._identity.namespace)
+            stored = await self._pins.store.get(ENDPOINT, self._identity.endpoint, self._owner.namespace)
         except StoreError as error:
-            raise ApiUnreachable(f"SpiderEndpoint {self._identity.name} could not be read: {error}") from error
+            raise ApiUnreachable(f"SpiderEndpoint {self._identity.endpoint} could not be read: {error}") from error
         if stored is None or stored.status is UNSET:
             return []
-        entries = (ip for ip in stored.status.current.ips if ip.interface == self._identity.interface)
+        entries = (ip for ip in stored.status.current.ips if ip.interface == self._owner.interface)
         return [slot for entry in entries for slot in self._slots_of(entry)]
+
+    def _claimed(self) -> list[SlotId]:
+        """The addresses that the claim's status tells, in every L2 domain that has pools of them."""
+        claim = self._identity.claim
+        found: list[SlotId] = []
+        for text in (claim.status.ips or ()) if claim else ():
+            if (address := self._readable(text)) is not None:
+                pools = self._pins.world.pools.catalog
+                domains = {pool.domain for pool in pools if pool.family is address.family and address in pool.subnet}
+                found += [SlotId(domain, address.family, address.value) for domain in sorted(domains)]
+        return found
 
     def _slots_of(self, entry: IPAllocation) -> list[SlotId]:
         found: list[SlotId] = []
@@ -201,13 +209,16 @@ class PinnedAdd:
             if not text:
                 continue
             pool = self._pins.world.pools.catalog.get(pool_name or "")
-            try:
-                address = Address.parse(text.split("/")[0])
-            except BadValue as error:
-                log.warning("endpoint_unreadable", pod=self._identity.name, error=str(error))
-                continue
-            found.append(SlotId(pool.domain if pool else "", address.family, address.value))
+            if (address := self._readable(text)) is not None:
+                found.append(SlotId(pool.domain if pool else "", address.family, address.value))
         return found
+
+    def _readable(self, text: str) -> Address | None:
+        try:
+            return Address.parse(text.split("/")[0])
+        except BadValue as error:
+            log.warning("record_unreadable", identity=self._owner.name, error=str(error))
+            return None
 
     def _serving(self, slot: SlotId, names: Iterable[str]) -> str:
         """The candidate pool that holds the address, "" if none does. Reserving an address does not take it from those who have it."""
@@ -225,90 +236,64 @@ class PinnedAdd:
 
     async def _settle(self, slot: SlotId, pool: str, deadline: float) -> Held | None:
         """Move the pin here, or end it if no `pool` serves it; None if it is no more. Waits for the former holder until `deadline`."""
+        evidence = self._pins.evidence
         while True:
             block = await self._keeper.look(slot.page)
-            pin = block.pin_of(self._identity)
+            pin = block.pin_of(self._owner)
             if pin is None or pin.slot != _ordinal(slot):
                 return None
-            why = await self._why_held(slot, pin, block)
-            if not why and not pool:
-                await self._keeper.change(slot.page, partial(self._released, slot, pin.holder))
-            elif not why and (held := await self._move(slot, pin.holder)) is not None:
+            held: Held | None = None
+            source = await evidence.migration_source(self._identity, self._pod, pin)
+            if source is not None:
+                why = evidence.why_crowded(slot, pin, self._pod)
+                pool = pool or self._kept_pool(slot)
+                if not why:
+                    self._pins.migrating.add(slot)
+                    held = await self._bring(slot, partial(self._shared, source))
+            else:
+                why = await evidence.why_held(slot, pin, block, self._identity, self._pod)
+                if not why and not pool:
+                    await self._keeper.change(slot.page, partial(self._released, slot, pin))
+                elif not why:
+                    held = await self._bring(slot, partial(self._moved, slot, pin))
+            if held is not None:
                 self._pins.stock.repool(slot, pool)
                 return held
             if self._pins.clock.now() >= deadline:
                 raise PinnedElsewhere(
-                    f"{slot} belongs to {self._identity.namespace}/{self._identity.name}, but {why or 'is contended'}",
+                    f"{slot} belongs to {self._owner.namespace}/{self._owner.name}, but {why or 'is contended'}",
                     hint="the kubelet tries again; for a dead node, taint it out-of-service or delete it",
                 )
             if why:
                 await self._pins.clock.sleep(POLL_S)
 
-    async def _move(self, slot: SlotId, displaced: Holder | None) -> Held | None:
+    def _kept_pool(self, slot: SlotId) -> str:
+        """A machine that migrates takes its address along, whatever its pools say by now; but some pool must tell prefix and routes."""
+        if pool := self._pins.world.pools.pool_of(slot):
+            return pool
+        raise PinnedElsewhere(
+            f"{slot} of {self._owner.namespace}/{self._owner.name} is in no pool any more, and a live migration cannot change it",
+            hint="restart the machine instead, or put the address back into a pool",
+        )
+
+    async def _bring(self, slot: SlotId, decide: Callable[[Block], Block]) -> Held | None:
         self._keep(slot)
-        me, holder = self._keeper.me, self._holder()
-
-        def decide(block: Block) -> Block:
-            moved = lease.move_pin(block, self._identity, me, holder, displaced)
-            return lease.clear_suspect(moved, me, slot.bit)
-
         if await self._keeper.change(slot.page, decide) is None or not self._is_kept(slot):
             return None
-        log.info(
-            "pin_moved",
-            address=str(slot),
-            pod=f"{self._pod.namespace}/{self._pod.name}",
-            former=displaced and displaced.node,
-        )
+        log.info("pin_moved", address=str(slot), pod=f"{self._pod.namespace}/{self._pod.name}")
         return self._pins.stock.get(slot)
 
-    def _released(self, slot: SlotId, former: Holder | None, block: Block) -> Block:
-        vacant = lease.vacate_pin(block, self._keeper.me, _ordinal(slot), former.pod_uid) if former else block
-        return lease.unpin(vacant, _ordinal(slot), self._identity, vacant.term)
+    def _moved(self, slot: SlotId, former: Pin, block: Block) -> Block:
+        moved = lease.move_pin(block, self._owner, self._keeper.me, self._holder(), former.seats)
+        return lease.clear_suspect(moved, self._keeper.me, slot.bit)
 
-    # Evidence ------------------------------------------------------------------------------------------------------------------------
+    def _shared(self, source: Holder, block: Block) -> Block:
+        return lease.share_pin(block, self._owner, self._keeper.me, self._holder(), source)
 
-    async def _why_held(self, slot: SlotId, pin: Pin, block: Block) -> str:
-        """Why the address may not be used by this pod yet; "" if it may (I4, I5). Raises PodGone, ApiUnreachable."""
-        pins, former = self._pins, pin.holder
-        held = pins.stock.get(slot)
-        if held is not None and held.state is State.LEAVING:
-            return "its last sandbox on this node is just being accounted for"
-        if (attachment := pins.allocator.holder_of(slot)) is not None:
-            return f"container {attachment.key.container_id} on this node still has it"
-        if former is not None and former.pod_uid != self._pod.uid and not self._is_on_record(former, slot, block):
-            await self._require_current()
-            if pins.is_silent is None and not await self._is_out_of_service(former.node):
-                return f"pod {former.pod_uid} on node {former.node} is not known to be gone"
-        if pins.is_silent is not None:
-            return "" if await pins.is_silent(slot) else "somebody on the wire answers for it"
-        if block.suspect & slot.bit:
-            return "it was taken by force from a silent node, and nothing here can probe it"
-        return ""
-
-    def _is_on_record(self, former: Holder, slot: SlotId, block: Block) -> bool:
-        """The former pod ran on this very node, whose journal no longer has it: its DEL was seen."""
-        mine = block.lease_of(self._keeper.me)
-        return former.node == self._keeper.me.name and mine is not None and bool(mine.slots & slot.bit)
-
-    async def _require_current(self) -> None:
-        """By a quorum read: this pod is the present one of its name, so any other UID of that name is gone from the API."""
-        try:
-            current = await self._pins.store.get(POD, self._pod.name, self._pod.namespace)
-        except StoreError as error:
-            raise ApiUnreachable(f"pod {self._pod.namespace}/{self._pod.name} could not be read: {error}") from error
-        if current is None or current.uid != self._pod.uid:
-            raise PodGone(f"pod {self._pod.namespace}/{self._pod.name} with UID {self._pod.uid} is gone")
-
-    async def _is_out_of_service(self, name: str) -> bool:
-        """An administrator said so by a taint, or removed the node, and the leader has wound up its leases."""
-        try:
-            node = await self._pins.store.get(NODE, name)
-            if node is not None:
-                return any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
-            return await self._pins.store.get(IP_NODE, name) is None
-        except StoreError as error:
-            raise ApiUnreachable(f"Node {name} could not be read: {error}") from error
+    def _released(self, slot: SlotId, former: Pin, block: Block) -> Block:
+        for seat in former.seats:
+            block = lease.vacate_pin(block, self._keeper.me, _ordinal(slot), seat.pod_uid)
+        return lease.unpin(block, _ordinal(slot), self._owner, block.term)
 
     # Small -----------------------------------------------------------------------------------------------------------------------------
 

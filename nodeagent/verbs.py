@@ -38,10 +38,11 @@ from ipam.selection import Selection
 from ipam.stock import Held, Stock
 from nodeagent.allocator import Allocator, Attachment, Key
 from nodeagent.answers import add_result
+from nodeagent.identities import Identities
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
-from nodeagent.pins import Pins, identity_of
+from nodeagent.pins import Pins
 from nodeagent.refill import Refill
 from nodeagent.request import CniRequest
 from nodeagent.waiting import Ticket, WaitingLine
@@ -76,11 +77,13 @@ class Verbs:
         wait_s: float,
         why_closed: Callable[[], str],
         on_change: Callable[[], None],
-        pins: Pins | None,
+        pins: Pins,
+        identities: Identities,
         outbox: Outbox,
         sync: Callable[[], Awaitable[None]],
     ) -> None:
         self._pins = pins
+        self._identities = identities
         self._outbox = outbox
         self._sync = sync
         self._world = world
@@ -168,8 +171,8 @@ class Verbs:
     ) -> tuple[Attachment, str]:
         """Pick and commit. All families together or none."""
         select = partial(self._needs.selection, pod, request.ifname, request.conf.ipam, owner)
-        identity = identity_of(pod, request.ifname) if self._pins else None
-        if self._pins is None or identity is None:
+        identity = await self._identities.of(pod, request.ifname, request.conf.name)
+        if identity is None:
             granted, how = await self._in_line(
                 wanted.key, select, deadline, (), lambda picks: self._allocator.grant(wanted, picks)
             )
@@ -190,9 +193,9 @@ class Verbs:
         return granted, "moved" if brought else how
 
     async def _tell_first(self, attachment: Attachment) -> None:
-        """The SpiderEndpoint of a pinned address is written before the reply: the identity's next node looks for the pin there."""
+        """What tells where a pinned address is, is written before the reply: the identity's next node looks for the pin there."""
         pod = f"{attachment.namespace}/{attachment.pod}"
-        pinned = self._pins is not None and any(self._pins.keeper.is_pinned(grant.slot) for grant in attachment.grants)
+        pinned = any(self._pins.keeper.is_pinned(grant.slot) for grant in attachment.grants)
         if pinned and self._outbox.is_due(pod):
             await self._outbox.deliver(pod, attachment.pod_uid)
 

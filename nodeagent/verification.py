@@ -25,7 +25,9 @@ from adapters.journal import DropSlot, Journal, PutSlot, SlotRecord
 from adapters.waking import Kick
 from crds.nephila import ConflictSeen
 from ipam.addresses import Family
-from ipam.slots import SlotId
+from ipam.blocks import Block
+from ipam.errors import ApiUnreachable
+from ipam.slots import Page, SlotId
 from ipam.stock import FREE_STATES, Held, State, Stock
 from nodeagent.allocator import Allocator
 from nodeagent.waiting import WaitingLine
@@ -44,12 +46,26 @@ SYNC_S = 0.25  # how often the tracked set is compared with the stock when nothi
 SETTLE_S = 0.3  # from the CNI reply until the pod's interface can be asked for its MAC
 MAC_TRIES = 10
 DEFEND_INTERVAL_S = 10.0  # RFC 5227 section 1.1
+JUDGE_INTERVAL_S = 1.0  # between two looks at the pin of an address that its machine's other sandbox seems to claim
 MAX_CONFLICTS = 64
 
 
 class MacOf(Protocol):
     async def __call__(self, netns: Path, interface: str) -> str | None:
         """The MAC of an interface inside a namespace, without entering it; None if it is not there."""
+
+
+class Sharing(Protocol):
+    """What tells a stranger from the other end of a live migration."""
+
+    def must_leave(self, slot: SlotId) -> bool:
+        """Whether the slot is pinned, or not in our lease any more, as last seen."""
+
+    def is_shared(self, slot: SlotId) -> bool:
+        """Whether a live migration to this node is under way, as last seen."""
+
+    async def look(self, page: Page) -> Block:
+        """The block as it stands in the API now. Raises ApiUnreachable."""
 
 
 _HOW = {
@@ -83,6 +99,7 @@ class Verification:
         clock: Clock,
         mac_of: MacOf,
         tell: Tell,
+        sharing: Sharing,
         *,
         domain: str,
         interval_s: float,
@@ -96,6 +113,8 @@ class Verification:
         self._clock = clock
         self._mac_of = mac_of
         self._tell = tell
+        self._sharing = sharing
+        self._tasks: asyncio.TaskGroup | None = None
         self._domain = domain
         self._verifier = Verifier(
             prober, clock, self._on_verdict, interval_s=interval_s, profile=FAST, retest_s=retest_s
@@ -123,6 +142,7 @@ class Verification:
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
             tasks.create_task(self._verifier.run(), name="verifier")
             while True:
                 self._kicked.clear()
@@ -185,10 +205,16 @@ class Verification:
             mac = await self._mac_of(Path(attachment.netns), attachment.key.ifname)
             if mac and self._live.get(slot) is live:
                 live.mac = mac
-                self._prober.announce(slot.address, mac)
+                self.announce(slot)
                 if self._watcher is not None:
                     self._watcher.watch(slot.address, mac)
                 return
+
+    def announce(self, slot: SlotId) -> None:
+        """Tell the segment where a pod's address is. Not while its machine still runs elsewhere: that would take its traffic away."""
+        live = self._live.get(slot)
+        if live is not None and live.mac and not self._sharing.is_shared(slot):
+            self._prober.announce(slot.address, live.mac)
 
     # What the segment says -----------------------------------------------------------------------------------------------------------
 
@@ -247,6 +273,33 @@ class Verification:
         if live is None or not live.mac or evidence.party is Party.SELF or now - live.defended_at < DEFEND_INTERVAL_S:
             return
         live.defended_at = now
+        if self._sharing.must_leave(slot) and self._tasks is not None:
+            self._tasks.create_task(self._defend_unless_shared(slot, held, evidence), name="defend")
+        else:
+            self._defend_now(slot, held, evidence)
+
+    async def _defend_unless_shared(self, slot: SlotId, held: Held, evidence: Evidence) -> None:
+        """A pinned address may be claimed by the very machine that has it, from its other sandbox: the pin says so."""
+        try:
+            if (await self._sharing.look(slot.page)).is_shared(slot.value - slot.page.base):
+                log.info("address_shared", address=str(slot), mac=evidence.mac)
+                self._look_again_soon(slot)
+                return
+        except ApiUnreachable as error:
+            log.warning("claim_not_judged", address=str(slot), mac=evidence.mac, error=str(error))
+            self._look_again_soon(slot)
+            return  # to fight the machine's other half would cut it off
+        if self._stock.get(slot) is held and held.state is State.ALLOCATED:
+            self._defend_now(slot, held, evidence)
+
+    def _look_again_soon(self, slot: SlotId) -> None:
+        if (live := self._live.get(slot)) is not None:
+            live.defended_at = self._clock.now() - DEFEND_INTERVAL_S + JUDGE_INTERVAL_S
+
+    def _defend_now(self, slot: SlotId, held: Held, evidence: Evidence) -> None:
+        live = self._live.get(slot)
+        if live is None:
+            return
         self._prober.announce(slot.address, live.mac)
         self._report(held, evidence)
         log.warning("address_defended", address=str(slot), mac=evidence.mac, pod_mac=live.mac)

@@ -1,4 +1,5 @@
-"""Removes SpiderEndpoints of pods that are gone: after two observations apart in time and a live look, never that of a wanted StatefulSet pod.
+"""Removes SpiderEndpoints of pods that are gone: after two observations apart in time and a live look, never that of an identity that is wanted: a
+StatefulSet's pod, a KubeVirt machine.
 
 It frees no address: that is the agent's, after DEL. It only ends a record that no agent is left to end.
 """
@@ -8,19 +9,17 @@ from __future__ import annotations
 import structlog
 
 from adapters.clock import Clock
-from crds import convert
-from crds.core import STATEFUL_SET, StatefulSet
+from adapters.kube.store import StoreError
+from crds.core import STATEFUL_SET
+from crds.identities import MACHINE
 from crds.meta import UNSET
-from ipam.owners import is_wanted_ordinal
+from leader.identities import is_machine_wanted, wants
 from leader.loop import Allowance
 from leader.sight import Sight
 from leader.views import ENDPOINT_VIEW, POD_VIEW, EndpointView
 from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
-
-# Identities that outlive their pods; who wants them is not known here, so their records stay.
-KEPT_OWNERS = frozenset({"VirtualMachineInstance", "VirtualMachine", "IPAMClaim"})
 
 
 class Endpoints:
@@ -42,24 +41,26 @@ class Endpoints:
             if now - since < self._orphan_s or not self._allowance.take():
                 continue
             endpoint = await self._writer.store.get(ENDPOINT_VIEW, orphans[uid].name, orphans[uid].namespace)
-            if endpoint is not None and endpoint.uid == uid and await self._is_really_orphan(endpoint):
+            if endpoint is None or endpoint.uid != uid:
+                continue
+            if await self._is_really_orphan(endpoint):
                 await self._remove(endpoint)
+            elif _is_machine(endpoint):
+                self._suspected[uid] = now  # switched off: asked again after a while
 
     def _is_orphan(self, endpoint: EndpointView) -> bool:
         """As far as our copies tell."""
         if endpoint.status is UNSET or self._sight.has_pod(endpoint.status.current.uid):
             return False
         kind, name = endpoint.status.owner_controller_type, endpoint.status.owner_controller_name
-        if kind in KEPT_OWNERS:
-            return False
-        return kind != "StatefulSet" or not is_wanted(
-            self._sight.sets.get(name, endpoint.namespace), endpoint.name, name
-        )
+        return kind != "StatefulSet" or not wants(self._sight.sets.get(name, endpoint.namespace), endpoint.name, name)
 
     async def _is_really_orphan(self, endpoint: EndpointView) -> bool:
         """The same question, asked of the API server."""
         if endpoint.status is UNSET:
             return False
+        if _is_machine(endpoint):
+            return not await self._is_machine_wanted(endpoint)
         pod = await self._writer.store.get(POD_VIEW, endpoint.name, endpoint.namespace)
         if pod is not None and pod.uid == endpoint.status.current.uid:
             return False
@@ -67,7 +68,14 @@ class Endpoints:
             return True
         name = endpoint.status.owner_controller_name
         owner = await self._writer.store.get(STATEFUL_SET, name, endpoint.namespace)
-        return not is_wanted(owner, endpoint.name, name)
+        return not wants(owner, endpoint.name, name)
+
+    async def _is_machine_wanted(self, endpoint: EndpointView) -> bool:
+        try:
+            return await is_machine_wanted(self._writer.store, endpoint.namespace, endpoint.name)
+        except StoreError as error:  # perhaps the kind is not served (any more): nothing is known, so the record stays
+            log.warning("identity_unknown", kind=MACHINE, name=endpoint.name, error=str(error))
+            return True
 
     async def _remove(self, endpoint: EndpointView) -> None:
         if await self._writer.delete(ENDPOINT_VIEW, endpoint):
@@ -75,9 +83,9 @@ class Endpoints:
             log.info("endpoint_removed", namespace=endpoint.namespace, name=endpoint.name)
 
 
-def is_wanted(owner: StatefulSet | None, pod: str, set_name: str) -> bool:
-    """Whether the StatefulSet, at its present size, has a pod of this name. One that is being deleted wants none."""
-    if owner is None or owner.deleting:
+def _is_machine(endpoint: EndpointView) -> bool:
+    """Recorded under the machine's name, and for it; with the feature off, a machine's pod is recorded under its own name, and as its pod's."""
+    if endpoint.status is UNSET:
         return False
-    start, replicas = convert.ordinals(owner)
-    return is_wanted_ordinal(pod, set_name=set_name, start=start, replicas=replicas)
+    kind, name = endpoint.status.owner_controller_type, endpoint.status.owner_controller_name
+    return kind == MACHINE and name == endpoint.name

@@ -1,27 +1,30 @@
-"""Ends pins whose identity is gone for good.
+"""Ends pins whose identity is gone for good, and seats of migration sources that nobody is left to give up.
 
-A StatefulSet that was deleted, or scaled down below the pod's ordinal; a plain pod whose address was adopted (`nephila migrate`) and that is gone.
+An identity is gone: a StatefulSet that was deleted, or scaled down below the pod's ordinal; a KubeVirt machine without instance and definition; an
+`IPAMClaim` that was deleted; a plain pod whose address was adopted (`nephila migrate`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import structlog
 
 from adapters.clock import Clock
-from crds.core import POD, STATEFUL_SET
-from ipam import lease, owners
-from ipam.blocks import Block, NodeRef, PinOwner
+from adapters.kube.store import StoreError
+from ipam import lease
+from ipam.blocks import Block, Holder, NodeRef, Pin, PinOwner
 from ipam.errors import BadValue
 from ipam.slots import Page
-from leader.controllers.endpoints import is_wanted
+from leader.identities import ASKED, PLAIN, STATEFUL, is_wanted_now, set_of, wants
 from leader.loop import Allowance
 from leader.sight import Sight
 from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
 
-# Pins of owners of other kinds are ended by whoever made them: what they want is not known here.
-STATEFUL, PLAIN = "StatefulSet", "Pod"
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 class Pins:
@@ -32,62 +35,98 @@ class Pins:
         self._orphan_s = orphan_s
         self._allowance = allowance
         self._suspected: dict[tuple[Page, int, PinOwner], float] = {}
+        self._left: dict[tuple[Page, int, Holder], float] = {}
         self.removed = 0
 
     async def work(self) -> None:
         """One pass. Raises StoreError, Deposed."""
         now = self._clock.now()
-        gone = {
-            (block.page, pin.slot, pin.owner)
-            for block in self._sight.ledger.blocks()
-            for pin in block.pins
-            if pin.owner.kind in (STATEFUL, PLAIN) and not self._is_wanted(pin.owner)
-        }
+        await self._empty_seats(now)
+        pins = [(block.page, pin) for block in self._sight.ledger.blocks() for pin in block.pins]
+        gone = {(page, pin.slot, pin.owner) for page, pin in pins if self._is_suspicious(pin)}
         self._suspected = {key: self._suspected.get(key, now) for key in gone}
         for key, since in sorted(self._suspected.items(), key=lambda item: (item[1], item[0][0], item[0][1])):
-            if now - since >= self._orphan_s and self._allowance.take():
+            if now - since < self._orphan_s or not self._allowance.take():
+                continue
+            try:
+                wanted = await is_wanted_now(self._writer.store, key[2])
+            except StoreError as error:
+                if key[2].kind not in ASKED:
+                    raise
+                log.warning("identity_unknown", kind=key[2].kind, name=key[2].name, error=str(error))
+                wanted = True  # the kind may not be served: nothing is known, so nothing ends
+            if wanted:
+                self._suspected[key] = now  # a machine that is switched off: asked again after a while
+            else:
                 await self._unpin(*key)
 
-    def _is_wanted(self, owner: PinOwner) -> bool:
+    def _is_suspicious(self, pin: Pin) -> bool:
+        """As far as our copies tell."""
+        owner = pin.owner
         if owner.kind == PLAIN:
-            return self._sight.has_pod(owner.uid)
-        name = set_of(owner)
-        return is_wanted(self._sight.sets.get(name, owner.namespace), owner.name, name)
+            return not self._sight.has_pod(owner.uid)
+        if owner.kind == STATEFUL:
+            name = set_of(owner)
+            return not wants(self._sight.sets.get(name, owner.namespace), owner.name, name)
+        return owner.kind in ASKED and not any(self._sight.has_pod(seat.pod_uid) for seat in pin.seats)
 
-    async def _is_wanted_now(self, owner: PinOwner) -> bool:
-        """The last look, at the truth and not at copies of it. Raises StoreError."""
-        if owner.kind == PLAIN:
-            pod = await self._writer.store.get(POD, owner.name, owner.namespace)
-            return pod is not None and pod.uid == owner.uid
-        name = set_of(owner)
-        stored = await self._writer.store.get(STATEFUL_SET, name, owner.namespace) if name else None
-        return bool(name) and is_wanted(stored, owner.name, name)
+    async def _empty_seats(self, now: float) -> None:
+        """Migration sources whose node cannot tell us of their end any more."""
+        left = {
+            (block.page, pin.slot, pin.source)
+            for block in self._sight.ledger.blocks()
+            for pin in block.pins
+            if pin.source is not None and self._is_over(pin.source)
+        }
+        self._left = {key: self._left.get(key, now) for key in left}
+        for (page, slot, source), since in list(self._left.items()):
+            if now - since >= self._orphan_s and self._allowance.take():
+                await self._change(page, partial(self._without, slot, source))
+
+    def _without(self, slot: int, source: Holder, block: Block) -> Block:
+        if not self._is_over(source):
+            return block
+        return lease.vacate_pin(block, NodeRef(source.node, ""), slot, source.pod_uid)
+
+    def _is_over(self, seat: Holder) -> bool:
+        """The pod is gone from the API, and so is its node, or an administrator vouches that nothing runs there."""
+        if self._sight.has_pod(seat.pod_uid):
+            return False
+        node = self._sight.nodes.get(seat.node)
+        return node is None or any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
+
+    def _may_run(self, block: Block, slot: int, seat: Holder) -> bool:
+        """Whether a sandbox of the pod may still have the address: DEL empties the seat, or the leader has taken the lease by force."""
+        if self._sight.has_pod(seat.pod_uid):
+            return True
+        pin = block.pin_at(slot)
+        if pin is not None and seat == pin.holder and block.leased >> slot & 1:
+            return True  # its node lives, or may
+        migrated = (
+            pin is not None and pin.owner.kind in ASKED
+        )  # only their holders can be without a lease, or be a source
+        return migrated and not block.suspect >> slot & 1 and not self._is_over(seat)
 
     async def _unpin(self, page: Page, slot: int, owner: PinOwner) -> None:
-        if await self._is_wanted_now(owner):
-            return
-
         def decide(block: Block) -> Block:
             pin = block.pin_at(slot)
             if pin is None or not pin.owner.same_identity(owner):
                 return block
-            if pin.holder is not None:
-                if block.leased >> slot & 1 or self._sight.has_pod(pin.holder.pod_uid):
-                    return block  # its node lives, or may: DEL empties the holder there
-                block = lease.vacate_pin(block, NodeRef(pin.holder.node, ""), slot, pin.holder.pod_uid)
-            return lease.unpin(block, slot, owner, self._writer.term)
+            if any(self._may_run(block, slot, seat) for seat in pin.seats):
+                return block
+            vacant = block
+            for seat in pin.seats:
+                vacant = lease.vacate_pin(vacant, NodeRef(seat.node, ""), slot, seat.pod_uid)
+            return lease.unpin(vacant, slot, owner, self._writer.term)
 
+        if await self._change(page, decide):
+            self.removed += 1
+            log.info("pin_removed", block=page.name, slot=slot, namespace=owner.namespace, identity=owner.name)
+
+    async def _change(self, page: Page, decide: Callable[[Block], Block]) -> bool:
         try:
             changed = await self._writer.change_block(page, decide)
         except BadValue as error:
             log.error("block_unreadable", block=page.name, error=str(error))
-            return
-        if changed is not None and changed[0] is not changed[1]:
-            self.removed += 1
-            log.info("pin_removed", block=page.name, slot=slot, namespace=owner.namespace, identity=owner.name)
-
-
-def set_of(owner: PinOwner) -> str:
-    """The StatefulSet that a pinned pod name spells; "" if it has no such form."""
-    spelled = owners.ordinal(owner.name)
-    return spelled[0] if spelled else ""
+            return False
+        return changed is not None and changed[0] is not changed[1]

@@ -201,9 +201,9 @@ async def test_the_block_keepers_of_two_nodes_do_all_they_must(court: Court) -> 
         # Pin, vacate, move while node-a leases the slot, take back from a pod that is gone.
         assert await a.change(page, lambda block: lease.pin(block, a.me, number, owner, holder("node-a", "p1")))
         assert await a.change(page, lambda block: lease.vacate_pin(block, a.me, number, "p1"))
-        assert await b.change(page, lambda block: lease.move_pin(block, owner, b.me, holder("node-b", "p2"), None))
+        assert await b.change(page, lambda block: lease.move_pin(block, owner, b.me, holder("node-b", "p2")))
         gone = holder("node-b", "p2")
-        assert await a.change(page, lambda block: lease.move_pin(block, owner, a.me, holder("node-a", "p3"), gone))
+        assert await a.change(page, lambda block: lease.move_pin(block, owner, a.me, holder("node-a", "p3"), [gone]))
         assert (pinned := (await now()).pin_of(owner)) is not None
         assert pinned.holder == holder("node-a", "p3")
 

@@ -128,7 +128,6 @@ CASES: Mapping[str, str] = {
 }
 
 _THIRD_PARTY = "pools for controllers that Kubernetes does not ship are not made automatically: nothing watches their objects; name pools instead"
-_KUBEVIRT = "KubeVirt machines are not recognised as identities yet"
 
 WITHOUT_TEST: Mapping[str, str] = {
     "A00001": "pools have had no vlan since Spiderpool v1.0; nothing is left to compare",
@@ -139,8 +138,5 @@ WITHOUT_TEST: Mapping[str, str] = {
     "R00002": "needs a real etcd: see tests/cluster",
     "R00005": "nothing of Nephila uses the cluster's DNS",
     "P00002": "measured by e2e/bench, not judged here",
-    "F00001": _KUBEVIRT,
-    "F00002": _KUBEVIRT,
-    "F00003": _KUBEVIRT,
 }
 """Cases that have no test here, and why. A case that is neither here nor tested is reported as missing."""

@@ -28,7 +28,7 @@ STEPS: tuple[Callable[[Block], Block], ...] = (
     lambda block: lease.give_back(block, ONE, 0b11, [Cooling(0b11, 1_800_000_000.5)]),
     lambda block: lease.pin(block, ONE, 4, OWNER, FIRST),
     lambda block: lease.vacate_pin(block, ONE, 4, "pod-1"),
-    lambda block: lease.move_pin(block, OWNER, TWO, SECOND, None),
+    lambda block: lease.move_pin(block, OWNER, TWO, SECOND),
     lambda block: lease.retake(block, AGAIN, ONE, _epoch(block, ONE)),
     lambda block: lease.reclaim(block, block.leases_named("n1")[0], 1 << 63, term=7),
     lambda block: lease.claim(block, TWO, 1 << 63),

@@ -82,7 +82,7 @@ class LeaseRuns(RuleBasedStateMachine):
 
     @rule(node=nodes, owner=st.sampled_from(OWNERS))
     def move(self, node: NodeRef, owner: PinOwner) -> None:
-        self.attempt(lambda: lease.move_pin(self.block, owner, node, Holder(node.name, f"pod-{node.name}"), None))
+        self.attempt(lambda: lease.move_pin(self.block, owner, node, Holder(node.name, f"pod-{node.name}")))
 
     @rule(owner=st.sampled_from(OWNERS))
     def vacate(self, owner: PinOwner) -> None:

@@ -147,3 +147,43 @@ def test_what_is_under_way_is_not_judged() -> None:
 def test_the_summary_counts() -> None:
     facts = replace(SOUND, blocks=(BLOCK, BLOCK), lock_term=1)
     assert summary(violations(facts)) == {"I1": 1, "I9": 1}
+
+
+# Live migration --------------------------------------------------------------------------------------------------------------------------
+
+MACHINE = PinOwner("VirtualMachineInstance", "default", "vm", "eth0")
+SHARED = replace(BLOCK, pins=(Pin(2, MACHINE, Holder("n2", "uid-t"), Holder("n1", "uid-s")),))
+
+
+def migration(block: Block, *given: tuple[NodeRef, str]) -> Facts:
+    return Facts(blocks=(block,), allocations=[Allocation(slot(2), node, uid, uid) for node, uid in given])
+
+
+def test_the_two_ends_of_one_migration_may_have_one_address() -> None:
+    both = migration(SHARED, (ONE, "uid-s"), (TWO, "uid-t"))
+    assert found(both) == []
+    told = tuple(EndpointAddress(slot(2), "default", uid, uid) for uid in ("uid-s", "uid-t"))
+    assert found(replace(both, endpoints=told)) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (((ONE, "uid-s"), (TWO, "uid-x")), {"I4", "I6"}),
+        (((ONE, "uid-s"), (TWO, "uid-t"), (NodeRef("n3", "u"), "uid-x")), {"I2", "I4", "I6"}),
+        (((ONE, "uid-s"), (TWO, "uid-s")), {"I4"}),
+    ],
+    ids=["a stranger", "a third", "one pod on two nodes"],
+)
+def test_nobody_else_may(given: tuple[tuple[NodeRef, str], ...], expected: set[str]) -> None:
+    assert set(found(migration(SHARED, *given))) == expected
+
+
+def test_without_a_migration_two_pods_of_one_machine_are_two() -> None:
+    alone = replace(SHARED, pins=(replace(SHARED.pins[0], source=None),))
+    assert "I4" in found(migration(alone, (ONE, "uid-s"), (TWO, "uid-t")))
+
+
+def test_a_source_without_another_holder_is_no_migration() -> None:
+    for pin in (Pin(2, MACHINE, None, Holder("n1", "s")), Pin(2, MACHINE, Holder("n1", "s"), Holder("n1", "s"))):
+        assert found(Facts(blocks=(replace(BLOCK, pins=(pin,)),))) == ["I6"]

@@ -140,13 +140,13 @@ def test_suspect_is_cleared_by_its_new_holder_only() -> None:
 def test_a_pin_outlives_its_pod_and_moves_in_one_step() -> None:
     pinned = lease.pin(block(a=0b11), A, 1, WEB0, Holder("node-a", "pod-1"))
     with pytest.raises(lease.LeaseRefused):
-        lease.move_pin(pinned, WEB0, B, Holder("node-b", "pod-2"), displaced=None)
+        lease.move_pin(pinned, WEB0, B, Holder("node-b", "pod-2"))
     vacant = lease.vacate_pin(pinned, A, 1, "pod-1")
-    moved = lease.move_pin(vacant, WEB0, B, Holder("node-b", "pod-2"), displaced=None)
+    moved = lease.move_pin(vacant, WEB0, B, Holder("node-b", "pod-2"))
     assert moved.lease_of(A).slots == 0b01  # type: ignore[union-attr]
     assert moved.lease_of(B).slots == 0b10  # type: ignore[union-attr]
     assert moved.pins[0].holder == Holder("node-b", "pod-2")
-    assert lease.move_pin(moved, WEB0, B, Holder("node-b", "pod-2"), displaced=None) is moved
+    assert lease.move_pin(moved, WEB0, B, Holder("node-b", "pod-2")) is moved
 
 
 def test_a_late_delete_of_the_old_pod_does_not_vacate_the_new_ones_pin() -> None:
@@ -185,3 +185,58 @@ def test_block_problems_name_the_invariant() -> None:
     assert sound.problems() == ()
     broken = replace(sound, leases=(*sound.leases, replace(sound.leases[0], node=NodeRef("node-c", "c"))))
     assert any(problem.startswith("I1") for problem in broken.problems())
+
+
+# Live migration --------------------------------------------------------------------------------------------------------------------------
+
+VM = PinOwner("VirtualMachineInstance", "default", "vm", "eth0")
+SOURCE, TARGET, THIRD = Holder("node-a", "pod-1"), Holder("node-b", "pod-2"), Holder("node-c", "pod-3")
+
+
+def migrating() -> Block:
+    return lease.share_pin(lease.pin(block(a=0b11), A, 1, VM, SOURCE), VM, B, TARGET, SOURCE)
+
+
+def test_a_shared_pin_moves_holder_and_lease_in_one_step_and_keeps_a_seat_for_the_source() -> None:
+    shared = migrating()
+    assert (shared.lease_of(A).slots, shared.lease_of(B).slots) == (0b01, 0b10)  # type: ignore[union-attr]
+    (pin,) = shared.pins
+    assert (pin.holder, pin.source) == (TARGET, SOURCE) and shared.is_shared(1) and shared.problems() == ()
+    assert lease.share_pin(shared, VM, B, TARGET, SOURCE) is shared
+
+
+def test_the_sources_give_back_ends_the_migration_and_takes_nothing_from_the_target() -> None:
+    alone = lease.give_back(migrating(), A, 0b10)
+    (pin,) = alone.pins
+    assert (pin.holder, pin.source) == (TARGET, None)
+    assert alone.lease_of(B).slots == 0b10 and alone.epoch > migrating().epoch  # type: ignore[union-attr]
+    assert lease.give_back(alone, A, 0b10) is alone
+
+
+def test_the_targets_give_back_returns_the_pin_to_the_source_without_a_lease() -> None:
+    back = lease.give_back(migrating(), B, 0b10)
+    (pin,) = back.pins
+    assert (pin.holder, pin.source) == (SOURCE, None) and not back.leased & 0b10 and back.pinned == 0b10
+    assert back.problems() == ()
+    vacant = lease.give_back(back, A, 0b10)
+    assert vacant.pins[0].holder is None
+
+
+def test_nobody_but_the_migrations_target_may_share_and_nobody_takes_a_shared_pin_before_both_are_gone() -> None:
+    shared = migrating()
+    third = NodeRef("node-c", "uid-c")
+    for source in (TARGET, SOURCE):
+        with pytest.raises(lease.LeaseRefused):
+            lease.share_pin(shared, VM, third, THIRD, source)
+    with pytest.raises(lease.LeaseRefused):
+        lease.move_pin(shared, VM, third, THIRD, (TARGET,))
+    with pytest.raises(lease.LeaseRefused):
+        lease.unpin(lease.vacate_pin(shared, B, 1, "pod-2"), 1, VM, term=1)
+    taken = lease.move_pin(shared, VM, third, THIRD, (TARGET, SOURCE))
+    assert (taken.pins[0].holder, taken.pins[0].source) == (THIRD, None)
+
+
+def test_a_machine_does_not_migrate_to_its_own_node() -> None:
+    pinned = lease.pin(block(a=0b11), A, 1, VM, SOURCE)
+    with pytest.raises(lease.LeaseRefused):
+        lease.share_pin(pinned, VM, A, Holder("node-a", "pod-2"), SOURCE)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from crds.blocks import block_to_wire
-from crds.core import POD, STATEFUL_SET
-from crds.meta import UNSET, Condition
+from adapters.kube.memory import Answered, Call, Fault, MemoryStore
+from crds.blocks import block_changes, block_from_wire, block_to_wire
+from crds.core import NODE, POD, STATEFUL_SET
+from crds.identities import IPAM_CLAIM, VIRTUAL_MACHINE, VIRTUAL_MACHINE_INSTANCE
+from crds.meta import UNSET, Condition, Kind
 from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT, FINALIZER, IP_POOL, IPPoolStatus, SpiderIPPool
 from ipam import lease
@@ -123,19 +126,43 @@ async def test_a_stateful_sets_endpoint_stays_as_long_as_its_ordinal_is_wanted(l
         await until(scaled)
 
 
-async def test_records_of_owners_that_are_not_known_here_are_kept(lab: Lab) -> None:
+@pytest.mark.parametrize("kept_by", ["instance", "definition"])
+async def test_the_record_of_a_machine_is_kept_while_anything_of_it_is_left(lab: Lab, kept_by: str) -> None:
+    kind: Kind[Any] = VIRTUAL_MACHINE_INSTANCE if kept_by == "instance" else VIRTUAL_MACHINE
+    await lab.create(kind, metadata={"name": "vm", "namespace": "default"})
     await endpoint(lab, "vm", "uid-vm", owner=("VirtualMachineInstance", "vm"))
     async with leader(lab):
         await asyncio.sleep(0.5)
         assert await lab.store.get(ENDPOINT, "vm", "default") is not None
+        await lab.store.delete(kind, "vm", namespace="default")
+
+        async def gone() -> bool:
+            return await lab.store.get(ENDPOINT, "vm", "default") is None
+
+        await until(gone)
+
+
+async def test_where_the_kind_is_not_served_nothing_ends(lab: Lab) -> None:
+    async def fault(call: Call) -> Fault | None:
+        return Answered(404) if call.kind is VIRTUAL_MACHINE_INSTANCE else None
+
+    await endpoint(lab, "vm", "uid-vm", owner=("VirtualMachineInstance", "vm"))
+    await pinned(lab, holder=False, leased=False, owner=VM)
+    async with leader(lab, store=MemoryStore(lab.cluster, fault=fault)):
+        await asyncio.sleep(0.5)
+        assert await lab.store.get(ENDPOINT, "vm", "default") is not None and await pins(lab) == 1
 
 
 # Pins ------------------------------------------------------------------------------------------------------------------------------------
 
 
-async def pinned(lab: Lab, *, holder: bool, leased: bool) -> None:
+WEB = PinOwner("StatefulSet", "default", "web-0", "eth0")
+VM = PinOwner("VirtualMachineInstance", "default", "vm", "eth0")
+CLAIM = PinOwner("IPAMClaim", "default", "vm.net1", "net1", "uid-claim")
+
+
+async def pinned(lab: Lab, *, holder: bool, leased: bool, owner: PinOwner = WEB) -> None:
     node = NodeRef("n1", "uid-n1")
-    owner = PinOwner("StatefulSet", "default", "web-0", "eth0")
     block = lease.claim(lease.new_block(PAGE, 7), node, 0b1100)
     block = lease.pin(block, node, 2, owner, Holder("n1", "uid-pod"))
     if not holder:
@@ -371,3 +398,83 @@ async def test_a_block_that_cannot_be_read_stops_nothing_else(lab: Lab) -> None:
             return (await status(lab)).total_ip_count == 11
 
         await until(told)
+
+
+@pytest.mark.parametrize("kept_by", ["instance", "definition"])
+async def test_a_machines_pin_ends_when_neither_instance_nor_definition_is_left(lab: Lab, kept_by: str) -> None:
+    kind: Kind[Any] = VIRTUAL_MACHINE_INSTANCE if kept_by == "instance" else VIRTUAL_MACHINE
+    await lab.create(kind, metadata={"name": "vm", "namespace": "default"})
+    await pinned(lab, holder=False, leased=False, owner=VM)
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await pins(lab) == 1
+        await lab.store.delete(kind, "vm", namespace="default")
+
+        async def gone() -> bool:
+            return not await pins(lab)
+
+        await until(gone)
+
+
+async def test_a_claims_pin_ends_with_the_claim_even_if_another_has_its_name_by_now(lab: Lab) -> None:
+    made = await lab.create(IPAM_CLAIM, metadata={"name": "vm.net1", "namespace": "default"})
+    await pinned(lab, holder=False, leased=False, owner=replace(CLAIM, uid=made.uid))
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await pins(lab) == 1
+        await lab.store.delete(IPAM_CLAIM, "vm.net1", namespace="default")
+        await lab.create(IPAM_CLAIM, metadata={"name": "vm.net1", "namespace": "default"})
+
+        async def gone() -> bool:
+            return not await pins(lab)
+
+        await until(gone)
+
+
+async def migrating(lab: Lab) -> None:
+    """vm has come from n1 to n2, and n1 has not said goodbye."""
+    one, two = NodeRef("n1", "uid-n1"), NodeRef("n2", "uid-n2")
+    block = lease.pin(lease.claim(lease.new_block(PAGE, 7), one, 0b100), one, 2, VM, Holder("n1", "uid-s"))
+    block = lease.share_pin(block, VM, two, Holder("n2", "uid-t"), Holder("n1", "uid-s"))
+    await lab.store.create(IP_BLOCK, block_to_wire(block))
+
+
+async def seats(lab: Lab) -> list[tuple[bool, bool]]:
+    stored = await lab.store.get(IP_BLOCK, PAGE.name)
+    return [(pin.holder is not UNSET, pin.source is not UNSET) for pin in stored.spec.pins] if stored else []
+
+
+@pytest.mark.parametrize("end", ["removed", "tainted"])
+async def test_the_seat_of_a_source_whose_node_is_over_is_emptied_and_no_other(lab: Lab, end: str) -> None:
+    await lab.create(VIRTUAL_MACHINE_INSTANCE, metadata={"name": "vm", "namespace": "default"})
+    await migrating(lab)
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await seats(lab) == [(True, True)], "its node lives, or may"
+        if end == "removed":
+            await lab.store.delete(NODE, "n1")
+        else:
+            out = {"key": "node.kubernetes.io/out-of-service", "value": "x", "effect": "NoExecute"}
+            await lab.store.patch(NODE, "n1", {"spec": {"taints": [out]}})
+
+        async def emptied() -> bool:
+            return await seats(lab) == [(True, False)]
+
+        await until(emptied)
+
+
+async def test_a_machine_that_is_deleted_while_it_migrates_keeps_its_pin_until_both_ends_are_over(lab: Lab) -> None:
+    await migrating(lab)
+    stored = await lab.store.get(IP_BLOCK, PAGE.name)
+    assert stored is not None
+    back = lease.give_back(block_from_wire(stored), NodeRef("n2", "uid-n2"), 0b100)
+    await lab.store.patch(IP_BLOCK, PAGE.name, block_changes(back))
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await seats(lab) == [(True, False)], "the source has no lease any more, but its sandbox may live"
+        await lab.store.delete(NODE, "n1")
+
+        async def gone() -> bool:
+            return not await pins(lab)
+
+        await until(gone)

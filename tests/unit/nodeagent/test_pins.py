@@ -182,7 +182,7 @@ async def test_a_dead_node_gives_way_on_evidence(lab: Lab, evidence: str) -> Non
             async def is_silent(_slot: SlotId) -> bool:
                 return not heard
 
-            two.pins.is_silent = is_silent
+            two.evidence.is_silent = is_silent
             assert (await failed(two, http("ADD", "c2", pod)))["code"] == 11
             heard = False
         assert await add(two, "c3", pod) == first

@@ -35,19 +35,21 @@ POD = "02:00:00:00:0a:0a"
 class WireSegment:
     """`SegmentPort` on a wire in memory."""
 
-    def __init__(self, wire: MemorySegment) -> None:
+    def __init__(self, wire: MemorySegment, parent: str = PARENT, pod: str = POD) -> None:
         self._wire = wire
+        self._parent = parent
+        self._pod = pod
 
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
         clock = SystemClock()
-        macs = MacTable.of(own=[PARENT])
-        prober = Prober(self._wire.port(PARENT), clock, SeededEntropy(3), macs=macs)
-        watcher = PacketWatcher(self._wire.port(PARENT, "watch"), clock, on_intrusion, "in memory")
+        macs = MacTable.of(own=[self._parent])
+        prober = Prober(self._wire.port(self._parent), clock, SeededEntropy(3), macs=macs)
+        watcher = PacketWatcher(self._wire.port(self._parent, "watch"), clock, on_intrusion, "in memory")
         watcher.set_macs(macs)
         return Segment(prober, watcher)
 
     async def mac_of(self, netns: Path, interface: str) -> str | None:
-        return POD
+        return self._pod
 
 
 class Host:

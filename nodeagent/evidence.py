@@ -1,0 +1,109 @@
+"""Whether a pinned address may be used by the pod that starts here: the pods that had it must be known to be gone, or be the same machine migrating.
+
+A pod is known to be gone if this node's own journal saw its DEL, or if the API has no such pod any more and, besides, the address is silent or its
+node is out of service (I4, I5). Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+from adapters.kube.store import Store, StoreError
+from crds.core import NODE, Pod
+from crds.nephila import IP_NODE
+from ipam.blocks import Block, Holder, Pin
+from ipam.errors import ApiUnreachable, PodGone
+from ipam.slots import SlotId
+from ipam.stock import State, Stock
+from nodeagent.allocator import Allocator
+from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.identities import Identities, Identity
+
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # an administrator's word that nothing runs on the node (KEP-2268)
+
+IsSilent: TypeAlias = Callable[[SlotId], Awaitable[bool]]
+"""A full probe: True if nobody on the wire answers for the address."""
+
+
+class Evidence:
+    """`is_silent` None: nothing can be probed; then only what the API server knows counts."""
+
+    def __init__(
+        self,
+        store: Store,
+        keeper: BlockKeeper,
+        allocator: Allocator,
+        stock: Stock,
+        identities: Identities,
+        is_silent: IsSilent | None = None,
+    ) -> None:
+        self._store = store
+        self._keeper = keeper
+        self._allocator = allocator
+        self._stock = stock
+        self._identities = identities
+        self.is_silent = is_silent
+
+    async def migration_source(self, identity: Identity, pod: Pod, pin: Pin) -> Holder | None:
+        """The pod that this one's machine migrates from, if it lives and has the address. Raises ApiUnreachable."""
+        if pin.seats_pod(pod.uid):
+            return pin.source if pin.holder is not None and pin.holder.pod_uid == pod.uid else None
+        source = pin.holder
+        if not identity.migrating or source is None or source.node == self._keeper.me.name:
+            return None  # KubeVirt never migrates a machine to the node that it is on
+        return source if await self._identities.source_of(pod, source) else None
+
+    def why_crowded(self, slot: SlotId, pin: Pin, pod: Pod) -> str:
+        """Why a migration may not share the address yet; "" if it may."""
+        if pin.source is not None and not pin.seats_pod(pod.uid):
+            return f"pod {pin.source.pod_uid} on node {pin.source.node} has not left it since the last migration"
+        return self._why_used_here(slot)
+
+    async def why_held(self, slot: SlotId, pin: Pin, block: Block, identity: Identity, pod: Pod) -> str:
+        """Why the address may not be used by this pod yet; "" if it may. Raises PodGone, ApiUnreachable."""
+        if why := self._why_used_here(slot):
+            return why
+        for former in pin.seats:
+            if former.pod_uid == pod.uid or self._is_on_record(former, slot, block):
+                continue
+            if why := await self._why_not_gone(former, identity, pod):
+                return why
+        if self.is_silent is not None:
+            return "" if await self.is_silent(slot) else "somebody on the wire answers for it"
+        if block.suspect & slot.bit:
+            return "it was taken by force from a silent node, and nothing here can probe it"
+        return ""
+
+    async def is_out_of_service(self, name: str) -> bool:
+        """An administrator said so by a taint, or removed the node, and the leader has wound up its leases. Raises ApiUnreachable."""
+        try:
+            node = await self._store.get(NODE, name)
+            if node is not None:
+                return any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
+            return await self._store.get(IP_NODE, name) is None
+        except StoreError as error:
+            raise ApiUnreachable(f"Node {name} could not be read: {error}") from error
+
+    def _why_used_here(self, slot: SlotId) -> str:
+        held = self._stock.get(slot)
+        if held is not None and held.state is State.LEAVING:
+            return "its last sandbox on this node is just being accounted for"
+        if (attachment := self._allocator.holder_of(slot)) is not None:
+            return f"container {attachment.key.container_id} on this node still has it"
+        return ""
+
+    async def _why_not_gone(self, former: Holder, identity: Identity, pod: Pod) -> str:
+        if not await self._identities.is_current(pod):
+            raise PodGone(f"pod {pod.namespace}/{pod.name} with UID {pod.uid} is gone")
+        # Of a StatefulSet, this pod is the present one of its name, so any other UID of that name is gone. Other identities' pods differ in name.
+        if identity.owner.kind != "StatefulSet" and not await self._identities.is_gone(former, pod.namespace):
+            return f"pod {former.pod_uid} on node {former.node} still exists"
+        if self.is_silent is None and not await self.is_out_of_service(former.node):
+            return f"pod {former.pod_uid} on node {former.node} is not known to be gone"
+        return ""
+
+    def _is_on_record(self, former: Holder, slot: SlotId, block: Block) -> bool:
+        """The former pod ran on this very node, whose journal no longer has it: its DEL was seen."""
+        mine = block.lease_of(self._keeper.me)
+        return former.node == self._keeper.me.name and mine is not None and bool(mine.slots & slot.bit)
