@@ -131,9 +131,12 @@ class Leader:
             )
             tasks.create_task(workloads.run(), name="workloads")
             await workloads.synced()
+            for pod in sight.pods:
+                workloads.pod_changed(None, pod)
             reign = self._controllers(sight, workloads, authority)
             kicks = self._kicks(reign, workloads)
             sight.kicks.append(kicks)
+            sight.pod_changes.append(workloads.pod_changed)
             try:
                 self.reign = reign
                 log.info("reign_began", term=authority.term, blocks=len(sight.blocks), nodes=len(sight.mailboxes))
@@ -143,6 +146,7 @@ class Leader:
             finally:
                 self.reign = None
                 sight.kicks.remove(kicks)
+                sight.pod_changes.remove(workloads.pod_changed)
 
     def _controllers(self, sight: Sight, workloads: Workloads, authority: Authority) -> Reign:
         clock, entropy, config = self._ports.clock, self._ports.entropy, self.config

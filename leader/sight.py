@@ -71,6 +71,7 @@ class Sight:
         self.beaten_at: dict[str, float] = {}
         self.pools_touched: set[str] = set()
         self.kicks: list[Callable[[KubeObject], None]] = []
+        self.pod_changes: list[Callable[[PodView | None, PodView | None], None]] = []
         self._book: PoolBook | None = None
         self._uids: dict[str, Key] = {}
         self._endpoints_on: dict[str, set[Key]] = {}
@@ -276,6 +277,8 @@ class Sight:
                 self._uids[pod.uid] = key
             elif new is None or new.uid != pod.uid:
                 self._uids.pop(pod.uid, None)
+        for tell in self.pod_changes:
+            tell(old, new)
         if new is None:
             self._kick(old)
 

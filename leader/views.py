@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from crds.core import PodIP
-from crds.meta import UNSET, Kind, KubeObject, UnsetType, WireStruct, constant
+from crds.meta import UNSET, Kind, KubeObject, OwnerReference, UnsetType, WireStruct, constant
 from crds.spiderpool import API_VERSION, GROUP, VERSION
+from ipam import annotations as notes
 
 
 class NameMeta(WireStruct):
@@ -23,6 +26,29 @@ class DatedMeta(NameMeta):
     creation_timestamp: datetime | None = None
 
 
+class SubnetNotes(WireStruct):
+    """The annotations by which a pod asks for application pools; of the others nothing is kept."""
+
+    subnets: str | UnsetType = msgspec.field(name=notes.SUBNETS, default=UNSET)
+    subnet: str | UnsetType = msgspec.field(name=notes.SUBNET, default=UNSET)
+    number: str | UnsetType = msgspec.field(name=notes.IPPOOL_NUMBER, default=UNSET)
+    reclaim: str | UnsetType = msgspec.field(name=notes.IPPOOL_RECLAIM, default=UNSET)
+
+
+class PodMeta(NameMeta):
+    """Owners, notes and age of those pods only that ask for a SpiderSubnet: few do, and all of them would take much memory."""
+
+    annotations: SubnetNotes | None = None
+    owner_references: tuple[OwnerReference, ...] | None = None
+    creation_timestamp: datetime | None = None
+
+    def __post_init__(self) -> None:
+        asks = self.annotations is not None and (self.annotations.subnets or self.annotations.subnet)
+        if not asks:
+            for name in ("annotations", "owner_references", "creation_timestamp"):
+                msgspec.structs.force_setattr(self, name, None)
+
+
 class PodPlace(WireStruct):
     node_name: str = ""
     host_network: bool = False
@@ -34,13 +60,19 @@ class PodAddresses(WireStruct):
 
 
 class PodView(KubeObject):
-    """A pod's identity, node and addresses. It has no labels, annotations or owners: asking for them fails."""
+    """A pod's identity, node and addresses, and what it asks of SpiderSubnets. It has no labels: asking for them fails."""
 
     api_version: str = constant("v1")
     kind: str = constant("Pod")
-    metadata: NameMeta = NameMeta()  # type: ignore[assignment]  # a part of ObjectMeta: see above
+    metadata: PodMeta = PodMeta()  # type: ignore[assignment]  # a part of ObjectMeta: see above
     spec: PodPlace = PodPlace()
     status: PodAddresses = PodAddresses()
+
+    @property
+    def notes(self) -> dict[str, str]:
+        """The annotations of `SubnetNotes`; empty unless the pod asks for a SpiderSubnet."""
+        found = self.metadata.annotations
+        return msgspec.to_builtins(found) if found is not None else {}
 
 
 class AddressView(WireStruct):

@@ -1,11 +1,13 @@
-"""The workloads that ask for application pools, by the Subnet that they ask; and the Subnets. Event-driven: nothing is polled."""
+"""The applications that ask for pools, by the Subnet that they ask; and the Subnets. Event-driven: nothing is polled.
+
+Kubernetes' own kinds of workload are watched; those of other controllers are told by their pods (`leader.foreign`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
 
 import structlog
@@ -35,11 +37,14 @@ from crds.core import (
 from crds.meta import Kind, KubeObject
 from crds.spiderpool import SUBNET, SpiderSubnet
 from ipam.application_pools import wants_of
-from ipam.applications import AppOwner, WantedPool
+from ipam.applications import AppOwner
 from ipam.errors import BadValue, NephilaError
 from ipam.facts import Features
 from ipam.owners import OwnerReference, TopOwner
 from ipam.pools import Pool
+from leader.asking import AppKey, Asking, key_of
+from leader.foreign import Foreign
+from leader.views import PodView
 
 log = structlog.get_logger(__name__)
 
@@ -48,20 +53,6 @@ Workload: TypeAlias = Deployment | ReplicaSet | StatefulSet | DaemonSet | Job | 
 
 # What is controlled by these is not an application of its own.
 _PARENTS = {"ReplicaSet": ("apps", "Deployment"), "Job": ("batch", "CronJob")}
-
-
-@dataclass(frozen=True, slots=True)
-class Asking:
-    """What one workload asks for. `error`: its annotations cannot be read; then nothing is known of what it wants."""
-
-    owner: TopOwner
-    replicas: int
-    wants: tuple[WantedPool, ...]
-    error: NephilaError | None = None
-
-    @property
-    def subnets(self) -> frozenset[str]:
-        return frozenset(want.subnet for want in self.wants)
 
 
 class Workloads:
@@ -78,8 +69,9 @@ class Workloads:
         self._kinds: tuple[Reflector[Any], ...] = tuple(
             reflector(kind) for kind in (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, JOB, CRON_JOB)
         )
-        self._asking: dict[tuple[str, str, str], Asking] = {}
-        self._by_subnet: dict[str, set[tuple[str, str, str]]] = {}
+        self._foreign = Foreign(features)
+        self._asking: dict[AppKey, Asking] = {}
+        self._by_subnet: dict[str, set[AppKey]] = {}
         self._readable: dict[str, Pool] = {}
         self.touched: list[Callable[[frozenset[str], AppOwner | None], None]] = []
         self.subnets.listen(self._subnet_changed)
@@ -116,9 +108,9 @@ class Workloads:
         return frozenset(AppOwner.of(asking.owner) for asking in self._asking.values() if asking.error is not None)
 
     def get(self, owner: TopOwner) -> KubeObject | None:
-        """The object behind an owner."""
+        """The object behind an owner; None if its kind is not watched."""
         for reflector in self._kinds:
-            if reflector.kind.kind == owner.kind:
+            if (reflector.kind.group, reflector.kind.kind) == (owner.group, owner.kind):
                 found: KubeObject | None = reflector.get(owner.name, owner.namespace)
                 return found
         return None
@@ -135,9 +127,18 @@ class Workloads:
     def _workload_changed(self, old: Workload | None, new: Workload | None) -> None:
         stored = new or old
         assert stored is not None
-        key = (stored.kind, stored.namespace, stored.name)
-        before = self._asking.get(key)
         after = asking_of(new, self._features) if new is not None and not new.deleting else None
+        self._asks(as_owner(stored), after)
+
+    def pod_changed(self, old: PodView | None, new: PodView | None) -> None:
+        """Whoever sees the pods tells of each, those that are there at first as new."""
+        owner = self._foreign.changed(old, new)
+        if owner is not None:
+            self._asks(owner, self._foreign.asking(key_of(owner)))
+
+    def _asks(self, owner: TopOwner, after: Asking | None) -> None:
+        key = key_of(owner)
+        before = self._asking.get(key)
         if before == after:
             return  # its status, or something that is no business of ours
         for subnet in before.subnets if before else ():
@@ -150,9 +151,9 @@ class Workloads:
             for subnet in after.subnets:
                 self._by_subnet.setdefault(subnet, set()).add(key)
             if after.error is not None:
-                log.warning("application_refused", kind=key[0], namespace=key[1], name=key[2], error=str(after.error))
+                log.warning("application_refused", kind=key[1], namespace=key[2], name=key[3], error=str(after.error))
         concerned = (before.subnets if before else frozenset()) | (after.subnets if after else frozenset())
-        self._tell(concerned, AppOwner.of(as_owner(stored)))
+        self._tell(concerned, AppOwner.of(owner))
 
     def _tell(self, subnets: frozenset[str], app: AppOwner | None) -> None:
         for tell in self.touched:

@@ -7,7 +7,6 @@ have its own fault callback, so that a partition of one node is one callback's b
 from __future__ import annotations
 
 import asyncio
-import builtins
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -114,14 +113,13 @@ class MemoryStore:
         kind.path(namespace, name)
         await self._reading(Call("get", kind, namespace, name))
         entry = self.cluster.read(kind, (namespace, name))
-        return None if entry is None else entry.object  # type: ignore[return-value]
+        return None if entry is None else entry.seen_as(kind)
 
     async def list(self, kind: Kind[T], *, namespace: str = "", labels: str = "", fields: str = "") -> Listing[T]:
         query = _query(namespace, labels, fields)
         await self._reading(Call("list", kind, namespace, query.name))
         entries = self.cluster.select(kind, query)
-        items: builtins.list[Any] = [entry.object for entry in entries]
-        return Listing(tuple(items), str(self.cluster.version))
+        return Listing(tuple(entry.seen_as(kind) for entry in entries), str(self.cluster.version))
 
     async def create(self, kind: Kind[T], new: T) -> Outcome[T]:
         kind.path(new.namespace)

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -20,6 +20,8 @@ from adapters.clock import Clock
 from adapters.kube.query import Query, Wire
 from adapters.kube.store import Conflict, Deleted, EventType, Exists, Gone, Key, Missing, Refused, Stored, WatchEvent
 from crds.meta import Kind, KubeObject
+
+T = TypeVar("T", bound=KubeObject)
 
 Object: TypeAlias = KubeObject
 AnyKind: TypeAlias = Kind[Any]
@@ -48,6 +50,15 @@ class Entry:
     wire: Wire
     object: Object
     version: int
+    views: dict[type[Object], Object] = field(default_factory=dict, compare=False)
+
+    def seen_as(self, kind: Kind[T]) -> T:
+        """As the reader's kind has it: several structs may stand for one kind of object, each with the fields that it needs."""
+        if type(self.object) is kind.struct:
+            return self.object
+        if kind.struct not in self.views:
+            self.views[kind.struct] = kind.from_builtins(self.wire)
+        return self.views[kind.struct]  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +72,15 @@ class Change:
 class Watcher:
     """One open watch: events wait in `queue`; `wake` is called when there is something to look at."""
 
-    def __init__(self, query: Query, wake: Callable[[], None]) -> None:
+    def __init__(self, kind: AnyKind, query: Query, wake: Callable[[], None]) -> None:
         self.query = query
+        self._kind = kind
         self.queue: deque[WatchEvent[Any]] = deque()
         self.overflowed = False
         self._wake = wake
 
-    def offer(self, kind: AnyKind, change: Change) -> None:
-        event = _seen_through(self.query, kind, change)
+    def offer(self, change: Change) -> None:
+        event = _seen_through(self.query, self._kind, change)
         if event is None:
             return
         if len(self.queue) >= _QUEUE_LIMIT:
@@ -215,10 +227,10 @@ class MemoryCluster:
         oldest = max(shelf.compacted, self._compacted)
         if since < oldest:
             raise Gone(f"too old resource version: {since} ({oldest})")
-        watcher = Watcher(query, wake)
+        watcher = Watcher(kind, query, wake)
         for change in shelf.history:
             if change.version > since:
-                watcher.offer(kind, change)
+                watcher.offer(change)
         if query.name:
             shelf.watchers_by_name.setdefault(query.name, {})[watcher] = None
         else:
@@ -272,7 +284,7 @@ class MemoryCluster:
             shelf.compacted = shelf.history.popleft().version
         named = shelf.watchers_by_name.get(change.new.object.metadata.name)
         for watcher in (*shelf.watchers, *(named or ())):
-            watcher.offer(kind, change)
+            watcher.offer(change)
 
     def _timestamp(self) -> str:
         return datetime.fromtimestamp(self.clock.wall(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -324,8 +336,8 @@ def _seen_through(query: Query, kind: AnyKind, change: Change) -> WatchEvent[Any
     metadata = change.new.object.metadata
     key, version = (metadata.namespace, metadata.name), metadata.resource_version
     if after:
-        return WatchEvent(EventType.MODIFIED if before else EventType.ADDED, change.new.object, version, key)
-    last = change.new.object
+        return WatchEvent(EventType.MODIFIED if before else EventType.ADDED, change.new.seen_as(kind), version, key)
+    last = change.new.seen_as(kind)
     if not change.removed and change.old is not None:
         stamped = {**change.old.wire, "metadata": {**change.old.wire["metadata"], "resourceVersion": version}}
         last = kind.from_builtins(stamped)

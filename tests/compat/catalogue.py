@@ -127,14 +127,10 @@ CASES: Mapping[str, str] = {
     "C00020": "a pod is reachable with its default route on net1",
 }
 
-_THIRD_PARTY = "pools for controllers that Kubernetes does not ship are not made automatically: nothing watches their objects; name pools instead"
 
 WITHOUT_TEST: Mapping[str, str] = {
     "A00001": "pools have had no vlan since Spiderpool v1.0; nothing is left to compare",
     "I00014": "Spiderpool has no cluster default Subnets any more; its own test is switched off",
-    "T00002": _THIRD_PARTY,
-    "T00004": _THIRD_PARTY,
-    "T00005": _THIRD_PARTY,
     "R00002": "needs a real etcd: see tests/cluster",
     "R00005": "nothing of Nephila uses the cluster's DNS",
     "P00002": "measured by e2e/bench, not judged here",
