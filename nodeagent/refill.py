@@ -174,7 +174,7 @@ class Refill:
             got = await self._keeper.claim(
                 pool, known.domain, addresses, missing, urgent_for=starving, hints=hints if starving else ()
             )
-            self._claimed(pool, got, waiting)
+            self._claimed(pool, got)
         elif not waiting:
             await self._keeper.give_back(
                 [
@@ -191,7 +191,7 @@ class Refill:
         """After a claim that got nothing, the next one waits: 50 ms, then twice as long, up to EXHAUSTED_S."""
         return self._dry[pool].until if pool in self._dry else float("-inf")
 
-    def _claimed(self, pool: str, got: int, waiting: int) -> None:
+    def _claimed(self, pool: str, got: int) -> None:
         if got:
             self._dry.pop(pool, None)
             self._line.wake(pool, got)
@@ -200,7 +200,8 @@ class Refill:
         first = pool not in self._dry
         self._dry[pool] = _Dry(self._clock.now() + pause, pause)
         if first:
-            self._line.wake(pool, waiting)  # once: who has another pool in its list goes on to that
+            # Once, and all, also those who came during the claim: who has another pool in its list goes on to that.
+            self._line.wake(pool, self._line.waiting(pool))
 
     def _batch(self, pool: str, size: int) -> int:
         """How many addresses at a time, by what the leader last published; 1, that is no warm stock, where a node starves."""

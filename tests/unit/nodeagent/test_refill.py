@@ -9,7 +9,9 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
+from adapters.kube.memory import Call, MemoryStore
 from crds.core import POD
+from crds.nephila import IP_BLOCK
 from ipam.stock import State
 from nodeagent.agent import Agent
 from nodeagent.config import LeaseSettings
@@ -121,6 +123,32 @@ async def test_an_address_found_for_one_family_does_not_leave_while_its_add_wait
         assert agent.keeper.counters.attempts == writes, "not given back and claimed again"
         await elsewhere.keeper.give_back(elsewhere.stock.surplus("p4", 1, time.monotonic()))
         assert await adding == ["10.7.0.1", "fd00::1"]
+
+
+async def test_who_comes_while_the_first_pool_turns_out_to_be_empty_goes_on_to_the_next_one_too() -> None:
+    """It joined the line of the first pool only, and nobody woke it: the claim that found nothing had been made for those before it."""
+    lab = Lab()
+    await lab.node("n1")
+    await lab.namespace()
+    await lab.pool("first", "10.7.0.0/24", "10.7.0.1")
+    await lab.pool("second", "10.8.0.0/24", "10.8.0.1-10.8.0.9")
+    note = {"ipam.spidernet.io/ippool": '{"ipv4":["first","second"]}'}
+    full = asyncio.Event()
+    reading = asyncio.Event()
+
+    async def slow(call: Call) -> None:
+        if full.is_set() and call.kind is IP_BLOCK and call.verb == "get":
+            reading.set()
+            await asyncio.sleep(0.2)
+
+    async with lab.agent("n1", lease=LONG_COOLDOWN, store=MemoryStore(lab.cluster, fault=slow)) as agent:
+        assert await add(agent, "c1", await lab.pod("a", "n1", note)) == ["10.7.0.1"]
+        full.set()
+        pods = [await lab.pod(name, "n1", note) for name in ("b", "c")]
+        early = asyncio.create_task(add(agent, "c2", pods[0]))
+        await reading.wait()
+        late = asyncio.create_task(add(agent, "c3", pods[1]))
+        assert {address for adding in (early, late) for address in await adding} == {"10.8.0.1", "10.8.0.2"}
 
 
 @asynccontextmanager
