@@ -267,16 +267,6 @@ def spool_replay_twice() -> None:
     _patch(Spool, "_replay_one", replay_one)
 
 
-def give_back_the_usable_one() -> None:
-    """Where addresses cool here, one that a pod is about to get leaves in their place: found on the real control plane, with both families short."""
-    original = Stock.rested
-
-    def rested(self: Stock, pool: str, count: int, now: float, early_s: float) -> tuple[SlotId, ...]:
-        return (*self.surplus(pool, count, now), *original(self, pool, count, now, early_s))[:count]
-
-    _patch(Stock, "rested", rested)
-
-
 MUTANTS: Mapping[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -296,7 +286,6 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         off_by_one_at_range_end,
         forget_excluded,
         spool_replay_twice,
-        give_back_the_usable_one,
     )
 }
 

@@ -88,6 +88,7 @@ class Workload:
             spec = {"ips": [pool.text(pool.first, pool.last)], "disable": False}
             world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
         self._trim()
+        self._move_pairs()
         await asyncio.sleep(0)
 
     def _trim(self) -> None:
@@ -96,6 +97,20 @@ class Workload:
             victim = next(pod for pod in alive if pod.name.startswith(f"{kind}-"))
             alive.remove(victim)
             self.world.delete_pod(victim)
+
+    def _move_pairs(self) -> None:
+        """All pods of the pair of pools end, and as many begin, on any node, as there are addresses of both families: each is needed, all are
+        cooling, most lie elsewhere.
+        """
+        pools = [pool for name in ("pair4", "pair6") if (pool := self.world.plan.pool(name))]
+        if not pools:
+            return
+        for pod in self.world.pods():
+            if pod.name.startswith("pair-") and not pod.deleting:
+                self.world.delete_pod(pod)
+        for _ in range(min(pool.size for pool in pools)):
+            self._number += 1
+            self.world.create_pod(f"pair-{self._number}", self._random.choice(self.world.plan.nodes))
 
     # Pods ----------------------------------------------------------------------------------------------------------------------------
 

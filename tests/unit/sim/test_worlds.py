@@ -22,15 +22,13 @@ def test_a_seed_keeps_every_invariant(seed: int) -> None:
     assert outcome.violation is None, f"python -m sim replay {seed}: {outcome.violation}"
 
 
-@pytest.mark.parametrize(
-    "name", ["drop-cas", "ignore-generation-on-del", "half-dual-stack", "forget-excluded", "give-back-the-usable-one"]
-)
+@pytest.mark.parametrize("name", ["drop-cas", "ignore-generation-on-del", "half-dual-stack", "forget-excluded"])
 def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(1, 40), jobs=1) is not None
 
 
-def test_seventeen_bugs_are_planted() -> None:
-    assert len(MUTANTS) == 17
+def test_sixteen_bugs_are_planted() -> None:
+    assert len(MUTANTS) == 16
 
 
 @pytest.mark.parametrize("name", ["the leader does not wait", "the leader reclaims by belief"])
