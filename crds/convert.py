@@ -6,6 +6,7 @@ past the CEL rules. One unreadable object must never hide the others: lists go t
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from typing import Generic, TypeVar
 from crds import core, meta, spiderpool
 from crds.meta import UNSET, KubeObject, UnsetType
 from ipam.addresses import Address, Family, Network
+from ipam.application_pools import Entry
 from ipam.applications import AppOwner
 from ipam.errors import BadValue
 from ipam.facts import PodFacts
@@ -103,6 +105,31 @@ def subnet(stored: spiderpool.SpiderSubnet) -> Pool:
         deleting=stored.deleting,
         domain=_domain(stored),
     )
+
+
+def controlled_pools(stored: spiderpool.SpiderSubnet, family: Family) -> dict[str, Entry]:
+    """`status.controlledIPPools`: which pool has which addresses. Empty if it cannot be read: then the leader writes it anew."""
+    text = stored.status.controlled_ip_pools if stored.status is not UNSET else UNSET
+    if not text:
+        return {}
+    try:
+        return {
+            name: Entry(RangeSet.parse(family, item["ips"]), str(item.get("application", "")))
+            for name, item in json.loads(text).items()
+        }
+    except (ValueError, KeyError, TypeError, AttributeError, BadValue):
+        return {}
+
+
+def allocated(stored: spiderpool.SpiderIPPool) -> dict[int, str]:
+    """`status.allocatedIPs`: which pod (namespace/name) has which address, by address value; what cannot be read is left out."""
+    text = stored.status.allocated_ips if stored.status is not UNSET else UNSET
+    if not text:
+        return {}
+    try:
+        return {Address.parse(ip).value: str(use["pod"]) for ip, use in json.loads(text).items()}
+    except (ValueError, KeyError, TypeError, AttributeError, BadValue):
+        return {}
 
 
 def reserved(stored: spiderpool.SpiderReservedIP) -> RangeSet | None:

@@ -198,6 +198,7 @@ class Leader:
             ),
             Loop("consistency", reign.consistency.work, clock, entropy, period_s=CONSISTENCY_PERIOD_S),
         )
+        reign.derived.retry = reign.loops[6].kick
         return reign
 
     def _kicks(self, reign: Reign, workloads: Workloads) -> Callable[[KubeObject], None]:

@@ -17,6 +17,7 @@ import structlog
 from adapters.clock import Clock
 from adapters.kube.store import Exists, Outcome, Stored
 from crds import convert
+from crds.derived import cidr_label
 from crds.meta import UNSET, Condition, KubeObject, LabelSelector, ObjectMeta, OwnerReference
 from crds.spiderpool import API_VERSION, FINALIZER, IP_POOL, SUBNET, IPPoolSpec, SpiderIPPool, SpiderSubnet
 from ipam import annotations as notes
@@ -26,7 +27,6 @@ from ipam.errors import BadValue
 from ipam.pools import Pool
 from ipam.ranges import RangeSet
 from leader.announce import Announcer
-from leader.controllers.derived import cidr_label
 from leader.sight import Sight
 from leader.workloads import Workloads
 from leader.writing import Writer
@@ -144,7 +144,7 @@ class Applications:
         reserved = convert.reserved_union(convert.readable(self._sight.reserved, convert.reserved).values)
         return plan(
             subnet,
-            _record(stored, subnet),
+            convert.controlled_pools(stored, subnet.family),
             demands,
             standing,
             reserved[subnet.family],
@@ -353,21 +353,6 @@ def marks(demand: Demand) -> tuple[dict[str, str], dict[str, str]]:
 def _domain_of(subnet: SpiderSubnet) -> dict[str, str]:
     domain = subnet.annotations.get(convert.L2_DOMAIN, "")
     return {convert.L2_DOMAIN: domain} if domain else {}
-
-
-def _record(stored: SpiderSubnet, subnet: Pool) -> dict[str, Entry]:
-    """`status.controlledIPPools`; entries that cannot be read count as not there, and are written anew."""
-    text = stored.status.controlled_ip_pools if stored.status is not UNSET else UNSET
-    if not text:
-        return {}
-    found: dict[str, Entry] = {}
-    try:
-        raw = json.loads(text)
-        for name, item in raw.items():
-            found[name] = Entry(RangeSet.parse(subnet.family, item["ips"]), str(item.get("application", "")))
-    except (ValueError, KeyError, TypeError, AttributeError, BadValue) as error:
-        log.warning("record_unreadable", subnet=stored.name, error=str(error))
-    return found
 
 
 def _record_text(record: Mapping[str, Entry]) -> str | None:

@@ -1,45 +1,22 @@
-"""Fills what follows from other fields, where admission did not: `ipVersion`, labels, what a pool inherits from its Subnet, the Subnet's finalizer.
-
-A pool works without any of it. Nothing that a user wrote is changed: a gateway is inherited only where the field is absent, routes only where the
-list is absent (an empty one says: none), and both only when the pool is first seen, so that a later change of the Subnet does not reach it.
-"""
+"""Fills what follows from other fields (`crds.derived`), where admission did not. A pool works without any of it."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
-import msgspec
 import structlog
 
-from adapters.kube.store import Stored
+from adapters.kube.store import Conflict, Stored
 from crds import convert
-from crds.meta import UNSET
-from crds.spiderpool import (
-    API_VERSION,
-    FINALIZER,
-    IP_POOL,
-    RESERVED_IP,
-    SUBNET,
-    SpiderIPPool,
-    SpiderReservedIP,
-    SpiderSubnet,
-)
-from ipam.addresses import Network
-from ipam.applications import PREFIX, label_value
-from ipam.errors import BadValue
+from crds.derived import of_pool, of_reserved, of_subnet
+from crds.spiderpool import IP_POOL, RESERVED_IP, SUBNET
+from ipam.applications import label_value
 from leader.loop import Allowance
 from leader.sight import Sight
 from leader.workloads import Workloads
 from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
-
-POOL_CIDR, SUBNET_CIDR = f"{PREFIX}/ippool-cidr", f"{PREFIX}/subnet-cidr"
-
-
-def cidr_label(cidr: str) -> str:
-    """A CIDR as a label value: `172.100.0.0/16` is `172-100-0-0-16`."""
-    return cidr.replace(".", "-").replace(":", "-").replace("/", "-").strip("-")
 
 
 class Derived:
@@ -49,23 +26,20 @@ class Derived:
         self._writer = writer
         self._allowance = allowance
         self.writes = 0
+        self.retry: Callable[[], None] = lambda: None  # called when a write met another one: look again soon
 
     async def work(self) -> None:
         """One pass over all pools, Subnets and ReservedIPs; cheap where nothing is missing. Raises StoreError, Deposed."""
         by_cidr = {subnet.spec.subnet: subnet for subnet in self._workloads.subnets if not subnet.deleting}
         for pool in self._sight.pools:
-            if (
-                not pool.deleting
-                and (changes := of_pool(pool, by_cidr.get(pool.spec.subnet)))
-                and self._allowance.take()
-            ):
+            if (changes := of_pool(pool, by_cidr.get(pool.spec.subnet))) and self._allowance.take():
                 self._count(await self._writer.patch(IP_POOL, pool, changes))
         for subnet in self._workloads.subnets:
             used = any(pool.labels.get(convert.OWNER_SUBNET) == label_value(subnet.name) for pool in self._sight.pools)
             if (changes := of_subnet(subnet, is_used=used)) and self._allowance.take():
                 self._count(await self._writer.patch(SUBNET, subnet, changes))
         for reserved in self._sight.reserved:
-            if not reserved.deleting and (changes := of_reserved(reserved)) and self._allowance.take():
+            if (changes := of_reserved(reserved)) and self._allowance.take():
                 self._count(await self._writer.patch(RESERVED_IP, reserved, changes))
 
     def _count(self, outcome: object) -> None:
@@ -73,80 +47,5 @@ class Derived:
             self.writes += 1
         else:
             log.info("derived_fields_not_written", outcome=str(outcome))
-
-
-def of_pool(pool: SpiderIPPool, subnet: SpiderSubnet | None) -> dict[str, Any]:
-    """A merge patch with what is missing; empty if nothing is."""
-    spec: dict[str, Any] = {}
-    labels: dict[str, str] = {}
-    metadata: dict[str, Any] = {}
-    if (version := _version(pool.spec.subnet)) is None:
-        return {}
-    if pool.spec.ip_version is UNSET:
-        spec["ipVersion"] = version
-    if pool.labels.get(POOL_CIDR) != cidr_label(pool.spec.subnet):
-        labels[POOL_CIDR] = cidr_label(pool.spec.subnet)
-    if subnet is not None and convert.OWNER_SUBNET not in pool.labels:
-        # The label marks that the pool was seen together with its Subnet: from now on it stands on its own.
-        labels[convert.OWNER_SUBNET] = label_value(subnet.name)
-        if pool.controller is None:
-            metadata["ownerReferences"] = [*_references(pool), _owned_by(subnet)]
-        if pool.spec.gateway is UNSET and subnet.spec.gateway is not UNSET:
-            spec["gateway"] = subnet.spec.gateway
-        if pool.spec.routes is UNSET and subnet.spec.routes is not UNSET:
-            spec["routes"] = [{"dst": route.dst, "gw": route.gw} for route in subnet.spec.routes]
-    if labels:
-        metadata["labels"] = labels
-    return _patch(metadata, spec)
-
-
-def of_subnet(subnet: SpiderSubnet, *, is_used: bool) -> dict[str, Any]:
-    """A merge patch with what is missing. The finalizer keeps a Subnet that is being deleted until no pool is left of it."""
-    finalizers = list(subnet.metadata.finalizers or ())
-    if subnet.deleting:
-        if FINALIZER not in finalizers or is_used:
-            return {}
-        return {"metadata": {"finalizers": [name for name in finalizers if name != FINALIZER] or None}}
-    version = _version(subnet.spec.subnet)
-    if version is None:
-        return {}
-    metadata: dict[str, Any] = {}
-    if FINALIZER not in finalizers:
-        metadata["finalizers"] = [*finalizers, FINALIZER]
-    if subnet.labels.get(SUBNET_CIDR) != cidr_label(subnet.spec.subnet):
-        metadata["labels"] = {SUBNET_CIDR: cidr_label(subnet.spec.subnet)}
-    return _patch(metadata, {"ipVersion": version} if subnet.spec.ip_version is UNSET else {})
-
-
-def of_reserved(reserved: SpiderReservedIP) -> dict[str, Any]:
-    """The family of the first item."""
-    if reserved.spec.ip_version is not UNSET or not reserved.spec.ips:
-        return {}
-    return {"spec": {"ipVersion": 6 if ":" in reserved.spec.ips[0] else 4}}
-
-
-def _version(cidr: str) -> int | None:
-    try:
-        return int(Network.parse(cidr).family)
-    except BadValue:
-        return None  # the pool's condition says so
-
-
-def _references(pool: SpiderIPPool) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [msgspec.to_builtins(item) for item in pool.metadata.owner_references or ()]
-    return found
-
-
-def _owned_by(subnet: SpiderSubnet) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": "SpiderSubnet",
-        "name": subnet.name,
-        "uid": subnet.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-
-
-def _patch(metadata: dict[str, Any], spec: dict[str, Any]) -> dict[str, Any]:
-    return {key: part for key, part in (("metadata", metadata), ("spec", spec)) if part}
+            if isinstance(outcome, Conflict):
+                self.retry()

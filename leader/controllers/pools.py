@@ -158,13 +158,11 @@ class Pools:
         return outcome
 
     async def _hold(self, stored: SpiderIPPool, pool: Pool, counts: Counts) -> Outcome[SpiderIPPool] | None:
-        """Our finalizer: there while the pool lives, and then until nothing is allocated, seen twice."""
+        """Our finalizer (`crds.derived` puts it on) stays until the pool is being deleted and nothing is allocated, seen twice."""
         finalizers = stored.metadata.finalizers or ()
         if not stored.deleting:
             self._empty_since.pop(pool.name, None)
-            if FINALIZER in finalizers:
-                return None
-            return await self._writer.patch(IP_POOL, stored, {"metadata": {"finalizers": [*finalizers, FINALIZER]}})
+            return None
         if FINALIZER not in finalizers:
             return None
         if counts.allocated:
