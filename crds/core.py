@@ -235,6 +235,15 @@ class NetworkAttachmentDefinition(KubeObject):
     spec: NetworkAttachmentSpec = NetworkAttachmentSpec()
 
 
+class Secret(KubeObject):
+    """`data` is in base64."""
+
+    api_version: str = constant("v1")
+    kind: str = constant("Secret")
+    type: str = ""
+    data: dict[str, str] | None = None
+
+
 POD = Kind("", "v1", "Pod", "pods", "pod", True, Pod, ("po",), ("all",), has_status=True)
 NODE = Kind("", "v1", "Node", "nodes", "node", False, Node, ("no",), has_status=True)
 NAMESPACE = Kind("", "v1", "Namespace", "namespaces", "namespace", False, Namespace, ("ns",), has_status=True)
@@ -253,6 +262,7 @@ DAEMON_SET = Kind(
 )
 JOB = Kind("batch", "v1", "Job", "jobs", "job", True, Job, (), ("all",), has_status=True)
 CRON_JOB = Kind("batch", "v1", "CronJob", "cronjobs", "cronjob", True, CronJob, ("cj",), ("all",), has_status=True)
+SECRET = Kind("", "v1", "Secret", "secrets", "secret", True, Secret)
 NETWORK_ATTACHMENT = Kind(
     "k8s.cni.cncf.io",
     "v1",

@@ -14,8 +14,9 @@ import yaml
 from crds.definitions import DEFINITIONS, Column, Definition
 from crds.policies import policies
 from crds.reference import reference
-from crds.roles import RULES, cluster_role
+from crds.roles import RULES, WEBHOOK, cluster_role, webhook_roles
 from crds.schema import Schema, root
+from crds.webhooks import configurations
 
 ROOT = Path(__file__).resolve().parent.parent
 YAML_FOLDER = Path("crds/yaml")
@@ -89,6 +90,8 @@ def objects() -> dict[Path, Sequence[Schema]]:
         **{Path(f"{item.kind.plural}.yaml"): (manifest(item),) for item in DEFINITIONS},
         **{Path("policies", f"{name}.yaml"): found for name, found in policies().items()},
         **{Path("roles", f"{name}.yaml"): (cluster_role(name),) for name in RULES},
+        Path("roles", f"{WEBHOOK}.yaml"): webhook_roles(),
+        **{Path("webhooks", f"{name}.yaml"): (found,) for name, found in configurations().items()},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from crds.identities import IPAM_CLAIM, KUBEVIRT
 from crds.nephila import GROUP as NEPHILA
-from crds.policies import AGENT, LEADER
+from crds.policies import AGENT, LEADER, NAMESPACE
 from crds.spiderpool import GROUP as SPIDERPOOL
 
 READ = ("get", "list", "watch")
@@ -54,6 +54,34 @@ RULES: dict[str, list[dict[str, list[str]]]] = {
         _EVENTS,
     ],
 }
+
+
+WEBHOOK = f"{LEADER}-webhook"
+
+
+def webhook_roles() -> list[dict[str, Any]]:
+    """What the leader needs beyond its role where the webhook is on: one Secret, and the two configurations, each by name, none of them to create."""
+    secret = {**_may("", ["secrets"], "get", "patch"), "resourceNames": ["nephila-webhook"]}
+    configurations = _may(
+        "admissionregistration.k8s.io",
+        ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+        "get",
+        "patch",
+    )
+    return [
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": {"name": WEBHOOK, "namespace": NAMESPACE},
+            "rules": [secret],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "ClusterRole",
+            "metadata": {"name": WEBHOOK},
+            "rules": [{**configurations, "resourceNames": ["nephila"]}],
+        },
+    ]
 
 
 def cluster_role(name: str) -> dict[str, Any]:

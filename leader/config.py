@@ -75,6 +75,20 @@ class ApplicationSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
         )
 
 
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """The certificate of the admission webhook, which agents serve. The objects named here are the chart's: the leader reads and patches them."""
+
+    enabled: bool = False  # keep the certificate, and publish its authority in the webhook configurations
+    namespace: str = "nephila-system"  # of the Secret, and of the Service that names below belong to
+    secret: str = "nephila-webhook"  # name of the Secret that agents serve from
+    configuration: str = "nephila"  # name of the validating and of the mutating webhook configuration
+    names: tuple[str, ...] = ()  # host names in the certificate; empty: nephila-webhook.<namespace>.svc
+    period_s: float = 30.0  # between two looks at the certificate and at the configurations
+
+    def hosts(self) -> tuple[str, ...]:
+        return self.names or (f"nephila-webhook.{self.namespace}.svc",)
+
+
 class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the leader is told at start. `warm_standby`: candidates that do not lead keep their picture of the cluster up to date, which
     costs memory and watches, and saves the time to list everything when they take over."""
@@ -92,6 +106,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     status: StatusSettings = StatusSettings()
     metrics: MetricsSettings = MetricsSettings()
     applications: ApplicationSettings = ApplicationSettings()
+    webhook: WebhookSettings = WebhookSettings()
 
 
 def load_config(path: Path, *, node: str = "") -> LeaderConfig:

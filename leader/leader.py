@@ -199,7 +199,24 @@ class Leader:
             Loop("consistency", reign.consistency.work, clock, entropy, period_s=CONSISTENCY_PERIOD_S),
         )
         reign.derived.retry = reign.loops[6].kick
+        if config.webhook.enabled:
+            reign.loops = (*reign.loops, self._certificates(writer))
         return reign
+
+    def _certificates(self, writer: Writer) -> Loop:
+        # Only where it is wanted: the library behind it costs memory.
+        from leader.controllers.certificates import Certificates
+
+        ports, wanted = self._ports, self.config.webhook
+        keeper = Certificates(
+            ports.store,
+            writer,
+            ports.clock,
+            (wanted.namespace, wanted.secret),
+            wanted.configuration,
+            wanted.hosts(),
+        )
+        return Loop("certificates", keeper.work, ports.clock, ports.entropy, period_s=wanted.period_s)
 
     def _kicks(self, reign: Reign, workloads: Workloads) -> Callable[[KubeObject], None]:
         recalls, pools, applications, derived = reign.loops[0], reign.loops[4], reign.loops[5], reign.loops[6]

@@ -30,6 +30,9 @@ class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
     )  # KubeVirt's machines keep their addresses
     enable_spider_subnet: bool = True  # pods may ask for a SpiderSubnet
     enable_auto_pool_for_application: bool = True  # applications get a pool of their own from a SpiderSubnet
+    enable_validating_resources_deleted_webhook: bool = (
+        True  # the webhook, if it is served, refuses to delete a pool or Subnet in use
+    )
     cluster_network: str = ""  # MULTUS_CLUSTER_NETWORK: the NAD of eth0 where pods do not say one
 
 
@@ -69,6 +72,13 @@ class LeaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     node_selector: dict[str, str] = {}  # only on nodes with these labels; empty: on all
 
 
+class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """The admission webhook of pools, Subnets and ReservedIPs, served over HTTPS; the leader keeps its certificate."""
+
+    address: str = ""  # "host:port"; "" serves none
+    certificates: str = "/etc/nephila-webhook"  # folder with tls.crt and tls.key, looked at every 5 s
+
+
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
@@ -87,6 +97,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     probe: ProbeSettings = ProbeSettings()
     leader: LeaderSettings = LeaderSettings()
     metrics: MetricsSettings = MetricsSettings()
+    webhook: WebhookSettings = WebhookSettings()
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> AgentConfig:

@@ -7,9 +7,10 @@ import asyncio
 import faulthandler
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any, Protocol
 
 import structlog
 
@@ -23,6 +24,7 @@ from adapters.kube.transport import connect
 from adapters.pulse import STALL_S, Pulse
 from adapters.sandboxes import NetnsSandboxes
 from adapters.telemetry import ApiMetrics, configure_logging, new_registry
+from ipam.addresses import Family
 from ipam.errors import BadValue, NephilaError
 from nodeagent.agent import Agent, Ports
 from nodeagent.config import AgentConfig, load_config
@@ -35,6 +37,8 @@ from nodeagent.request import failure
 from nodeagent.segment import ParentSegment
 from nodeagent.spool import Spool
 from nodeagent.verbs import AddOutcome
+from nodeagent.webhook.review import Reviewer
+from nodeagent.webhook.server import WebhookServer
 from nodeagent.wire import CniSocket
 from probes.watcher import Mode
 
@@ -72,7 +76,10 @@ async def run(config: AgentConfig) -> None:
         await cni.start()
         if health is not None:
             await health.start()
-        await _until_signalled(agent, spool, pulse, _leader_child(config, agent, clock, entropy))
+        extra: list[Runnable] = [_leader_child(config, agent, clock, entropy)] if config.leader.enabled else []
+        if config.webhook.address:
+            extra.append(_webhook(config, store, clock))
+        await _until_signalled(agent, spool, pulse, extra)
     finally:
         await cni.stop()
         if health is not None:
@@ -82,9 +89,24 @@ async def run(config: AgentConfig) -> None:
         log.info("agent_stopped", node=config.node)
 
 
-def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entropy) -> LeaderChild | None:
-    if not config.leader.enabled:
-        return None
+class Runnable(Protocol):
+    """An optional part of the agent; `run` ends only when it is cancelled."""
+
+    async def run(self) -> None: ...
+
+
+def _webhook(config: AgentConfig, store: KubeStore, clock: Clock) -> WebhookServer:
+    features = config.features
+    chosen = {Family.V4: features.enable_ipv4, Family.V6: features.enable_ipv6}
+    reviewer = Reviewer(
+        store,
+        frozenset(family for family, on in chosen.items() if on),
+        protect_in_use=features.enable_validating_resources_deleted_webhook,
+    )
+    return WebhookServer(config.webhook.address, Path(config.webhook.certificates), reviewer, clock)
+
+
+def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entropy) -> LeaderChild:
     command = (sys.executable, "-m", "leader", "--config", config.leader.config, "--node", config.node, "--with-parent")
     selector = config.leader.node_selector.items()
     return LeaderChild(
@@ -92,15 +114,14 @@ def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entr
     )
 
 
-async def _until_signalled(agent: Agent, spool: Spool, pulse: Pulse, leader: LeaderChild | None) -> None:
+async def _until_signalled(agent: Agent, spool: Spool, pulse: Pulse, extra: Iterable[Runnable]) -> None:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     work = (agent.run(), spool.run(), pulse.run(), stopped.wait())
-    tasks = [loop.create_task(one) for one in work]
-    if leader is not None:
-        tasks.append(loop.create_task(leader.run()))
+    tasks: list[asyncio.Task[Any]] = [loop.create_task(one) for one in work]
+    tasks += [loop.create_task(part.run()) for part in extra]
     done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     for task in pending:
         task.cancel()

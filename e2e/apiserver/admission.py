@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import aiohttp
+import cel
 import msgspec
 
+from e2e.apiserver.cel_library import FUNCTIONS
 from e2e.apiserver.errors import ApiError, Obj
 from e2e.apiserver.operations import Cluster, Target
 from e2e.apiserver.patches import json_patch
@@ -78,6 +80,8 @@ class Admission:
         """The object as the webhooks leave it."""
         for webhook in webhooks:
             review = _review(target, obj, before, operation, write)
+            if not _conditions_hold(webhook, review["request"]):
+                continue
             try:
                 answer = (await self._call(webhook, review)).get("response") or {}
             except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as exc:
@@ -109,6 +113,17 @@ def _matches(webhook: Obj, target: Target, operation: str) -> bool:
         ):
             return True
     return False
+
+
+def _conditions_hold(webhook: Obj, request: Obj) -> bool:
+    """`matchConditions`: the webhook is asked only if all are true."""
+    context = cel.Context(variables={"request": request}, functions=dict(FUNCTIONS))
+    context.add_variable("object", request["object"])
+    context.add_variable("oldObject", request["oldObject"])
+    return all(
+        cel.compile(condition["expression"]).execute(context) is True
+        for condition in webhook.get("matchConditions") or []
+    )
 
 
 def _in_namespace(cluster: Cluster, webhook: Obj, target: Target) -> bool:
@@ -144,18 +159,42 @@ def _review(target: Target, obj: Obj, before: Record | None, operation: str, wri
     return {"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1", "request": request}
 
 
-async def call_by_url(webhook: Obj, review: Obj) -> Obj:
-    """POSTs a review; raises aiohttp.ClientError, TimeoutError or msgspec.DecodeError."""
-    client = webhook["clientConfig"]
-    tls: ssl.SSLContext | bool = True
-    if bundle := client.get("caBundle"):
-        tls = ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
-    timeout = aiohttp.ClientTimeout(total=webhook.get("timeoutSeconds", 10))
-    headers = {"Content-Type": "application/json"}
-    async with (
-        aiohttp.ClientSession(timeout=timeout) as session,
-        session.post(client["url"], data=msgspec.json.encode(review), headers=headers, ssl=tls) as response,
-    ):
-        response.raise_for_status()
-        answer: Obj = msgspec.json.decode(await response.read())
-        return answer
+def _asked_within(webhook: Obj) -> dict[str, str]:
+    """As a real server does, which adds it to whatever URL it was told."""
+    return {"timeout": f"{webhook.get('timeoutSeconds', 10)}s"}
+
+
+class UrlCaller:
+    """POSTs reviews, over connections that are kept, as a real server keeps them."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+        self._tls: dict[str, ssl.SSLContext] = {}
+
+    async def __call__(self, webhook: Obj, review: Obj) -> Obj:
+        """Raises aiohttp.ClientError, TimeoutError or msgspec.DecodeError."""
+        client = webhook["clientConfig"]
+        if self._session is None:
+            self._session = aiohttp.ClientSession()
+        async with self._session.post(
+            client["url"],
+            params=_asked_within(webhook),
+            data=msgspec.json.encode(review),
+            headers={"Content-Type": "application/json"},
+            ssl=self._trusting(client.get("caBundle", "")),
+            timeout=aiohttp.ClientTimeout(total=webhook.get("timeoutSeconds", 10)),
+        ) as response:
+            response.raise_for_status()
+            answer: Obj = msgspec.json.decode(await response.read())
+            return answer
+
+    def _trusting(self, bundle: str) -> ssl.SSLContext | bool:
+        if bundle and bundle not in self._tls:
+            # Only the present one is of use: connections that trust a former one end by themselves.
+            self._tls = {bundle: ssl.create_default_context(cadata=base64.b64decode(bundle).decode())}
+        return self._tls.get(bundle, True)
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None

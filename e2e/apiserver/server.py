@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 from aiohttp import web
 
-from e2e.apiserver.admission import Admission, call_by_url
+from e2e.apiserver.admission import Admission, UrlCaller
 from e2e.apiserver.controllers import Housekeeper
 from e2e.apiserver.errors import ApiError
 from e2e.apiserver.handlers import MAX_BODY_BYTES, Api
@@ -39,7 +39,8 @@ class EmbeddedServer:
         self._options = options or Options()
         self.store = Store(self._options.history_limit)
         self.cluster = Cluster(self.store, Registry())
-        self.api = Api(self.cluster, Timing(self._options.bookmark_interval_s), Admission(call_by_url))
+        self._webhooks = UrlCaller()
+        self.api = Api(self.cluster, Timing(self._options.bookmark_interval_s), Admission(self._webhooks))
         self._housekeeper = Housekeeper(self.cluster)
         self._runner: web.AppRunner | None = None
         self.url = ""
@@ -77,6 +78,7 @@ class EmbeddedServer:
     async def stop(self) -> None:
         self.store.close()
         await self._housekeeper.stop()
+        await self._webhooks.close()
         if self._runner is not None:
             await self._runner.cleanup()
             self._runner = None
