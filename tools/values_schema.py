@@ -25,7 +25,7 @@ from nodeagent.config import load_config as load_agent
 ROOT = Path(__file__).resolve().parent.parent
 SKELETON, SCHEMA = ROOT / "helm/values.schema.skeleton.json", ROOT / "helm/nephila/values.schema.json"
 # What the chart says itself: it would be wrong to say it twice.
-FIXED = {"node", "socket", "stateDir", "healthAddress", "leader"}
+FIXED = {"node", "socket", "stateDir", "healthAddress", "leader", "webhook"}
 
 
 def settings(program: type[Any]) -> dict[str, Any]:

@@ -53,6 +53,7 @@ WRONG: dict[str, dict[str, Any]] = {
     "no replica": {"leader": {"replicas": 0}},
     "a digest that is none": {"image": {"digest": "sha256:12"}},
     "an impossible port": {"agent": {"health": {"port": 70000}}},
+    "an unknown failure policy": {"webhook": {"failurePolicy": "Maybe"}},
     "a share of nothing": {"agent": {"maxUnavailable": "0%"}},
 }
 
@@ -194,6 +195,52 @@ def test_no_role_of_a_program_names_everything_or_secrets() -> None:
             assert not {"secrets", "serviceaccounts/token", "pods/exec"} & set(rule["resources"])
             if role["metadata"]["name"] in ("nephila-agent", "nephila-leader"):
                 assert "*" not in rule["resources"]
+
+
+def test_there_is_no_webhook_unless_it_is_asked_for() -> None:
+    kinds = {item["kind"] for item in rendered("default").objects}
+    assert not kinds & {"Secret", "Service", "Role", "MutatingWebhookConfiguration", "ValidatingWebhookConfiguration"}
+    assert "webhook" not in yaml.safe_load(
+        rendered("default").one("ConfigMap", "nephila-settings")["data"]["agent.yaml"]
+    )
+
+
+def test_the_webhook_is_where_its_configurations_say() -> None:
+    rendering = rendered("full")
+    settings = rendering.one("ConfigMap", "nephila-settings")["data"]
+    assert yaml.safe_load(settings["agent.yaml"])["webhook"] == {"address": ":9900"}
+    assert yaml.safe_load(settings["leader.yaml"])["webhook"] == {"enabled": True, "namespace": NAMESPACE}
+    (port,) = rendering.one("Service")["spec"]["ports"]
+    assert (port["port"], port["targetPort"]) == (443, 9900)
+    pod = rendering.one("DaemonSet")["spec"]["template"]
+    assert rendering.one("Service")["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    for file in ("mutating", "validating"):
+        (expected,) = generated(f"webhooks/{file}.yaml")
+        found = rendering.one(expected["kind"], "nephila")
+        for webhook, wanted in zip(found["webhooks"], expected["webhooks"], strict=True):
+            assert (webhook["failurePolicy"], webhook["timeoutSeconds"]) == ("Fail", 5)
+            assert webhook["clientConfig"]["service"]["namespace"] == NAMESPACE
+            assert f"system:serviceaccount:{NAMESPACE}:nephila-leader" in webhook["matchConditions"][0]["expression"]
+            assert webhook["rules"] == wanted["rules"]
+
+
+def test_the_leader_may_touch_one_secret_and_two_configurations_and_nodes_see_no_more_than_they_serve() -> None:
+    rendering = rendered("full")
+    role, cluster_role = rendering.one("Role"), rendering.one("ClusterRole", "nephila-leader-webhook")
+    assert role["metadata"]["namespace"] == rendering.one("Secret")["metadata"]["namespace"] == NAMESPACE
+    names = [(rule["resourceNames"], rule["verbs"]) for rule in (*role["rules"], *cluster_role["rules"])]
+    assert names == [(["nephila-webhook"], ["get", "patch"]), (["nephila"], ["get", "patch"])]
+    for binding in (rendering.one("RoleBinding"), rendering.one("ClusterRoleBinding", "nephila-leader-webhook")):
+        assert [subject["name"] for subject in binding["subjects"]] == ["nephila-leader"]
+    volumes = rendering.one("DaemonSet")["spec"]["template"]["spec"]["volumes"]
+    (shown,) = (volume["secret"] for volume in volumes if "secret" in volume)
+    assert [item["key"] for item in shown["items"]] == ["tls.crt", "tls.key"]
+    assert shown["optional"] is True
+
+
+def test_a_webhook_without_a_leader_is_refused() -> None:
+    with pytest.raises(helm.HelmError, match="nobody makes the certificate"):
+        render({"webhook": {"enabled": True}, "leader": {"enabled": False}})
 
 
 def test_policies_are_about_the_account_of_this_release() -> None:

@@ -62,6 +62,7 @@ httpGet:
 
 {{- define "nephila.agentSettings" -}}
 {{- $fixed := dict "socket" "/run/nephila/nephila.sock" "stateDir" "/var/lib/nephila" "healthAddress" (include "nephila.listen" (dict "root" . "health" .Values.agent.health)) -}}
+{{- if .Values.webhook.enabled }}{{ $_ := set $fixed "webhook" (dict "address" (printf ":%v" .Values.webhook.port)) }}{{ end -}}
 {{- toYaml (merge $fixed (deepCopy .Values.agent.settings)) -}}
 {{- end }}
 
@@ -71,6 +72,7 @@ httpGet:
 {{- $fixed := dict "healthAddress" (include "nephila.listen" (dict "root" . "health" .Values.leader.health)) -}}
 {{- if $features }}{{ $_ := set $fixed "applications" $features }}{{ end -}}
 {{- with (.Values.agent.settings.lease | default dict).leaseS }}{{ $_ := set $fixed "reclaim" (dict "agentLeaseS" .) }}{{ end -}}
+{{- if .Values.webhook.enabled }}{{ $_ := set $fixed "webhook" (dict "enabled" true "namespace" .Release.Namespace) }}{{ end -}}
 {{- toYaml (merge $fixed (deepCopy .Values.leader.settings)) -}}
 {{- end }}
 
