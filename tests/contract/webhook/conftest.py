@@ -180,10 +180,10 @@ async def ground(tmp_path: Path) -> AsyncIterator[Ground]:
         client.close()
     source = Kubeconfig(real) if real else Explicit(embedded.url if embedded else "", token="contract")
     transports = [await connect(source, component=name, version="0") for name in ("user", "program")]
-    stores = [KubeStore(transport, SystemClock(), SystemEntropy()) for transport in transports]
+    user, program = (KubeStore(transport, SystemClock(), SystemEntropy()) for transport in transports)
     folder = tmp_path / "certificate"
     folder.mkdir()
-    one = Ground(*stores, folder)
+    one = Ground(user, program, folder)
     outcome = await one.create(NAMESPACE, OURS)
     assert not isinstance(outcome, Refused | Missing)
     await one.clear()
