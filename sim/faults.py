@@ -47,6 +47,9 @@ CHANCES: Mapping[str, float] = {
     "unlink-lost": 0.2,
     "sandbox-crash": 0.2,
     "move": 0.4,
+    "arp-loss": 0.5,
+    "lost-fsync": 0.3,
+    "torn-write": 0.5,
 }
 
 CLOCK_RATE = "clock-rate"

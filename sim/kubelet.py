@@ -138,7 +138,6 @@ class Kubelet:
             return False
         addresses = tuple(_slot(ip["address"]) for ip in answer["ips"])
         self.world.checker.replied(sandbox, addresses)
-        self.world.started += 1
         self.world.wire.attach(sandbox, addresses)
         self.world.started += 1
         self.world.trace("pod_started", pod=sandbox.pod, container=sandbox.container_id, ips=_text(addresses))

@@ -15,13 +15,15 @@ from adapters.journal.memory import MemoryDisk, MemoryJournal
 from adapters.kube.memory import MemoryStore
 from adapters.sandboxes import ListedSandboxes
 from ipam.errors import JournalFailed
+from ipam.slots import SlotId
 from nodeagent.agent import Agent, Ports
-from nodeagent.config import AgentConfig, LeaseSettings
+from nodeagent.config import AgentConfig, LeaseSettings, ProbeSettings
 from nodeagent.spool import Spool
 from nodeagent.wire import HttpReply, HttpRequest
 from sim.clock import SimClock
 from sim.loop import Process, ProcessKilled, SimLoop
 from sim.network import Link
+from sim.segment import SimSegment
 from sim.spool import SpoolDirectory
 from sim.wire import Sandbox
 
@@ -58,7 +60,10 @@ class NodeJournal:
         self._machine.living(self._process)
         if self._machine.disk_fails():
             raise JournalFailed("fsync failed")
-        await self._inner.sync()
+        if not self._machine.world.strikes(
+            "lost-fsync", self._machine.random
+        ):  # a disk that lies keeps it in its cache
+            await self._inner.sync()
         self._machine.step("after sync", self._process)
 
     def close(self) -> None:
@@ -91,7 +96,11 @@ class Machine:
         self.link = Link(name, random.Random(f"{world.seed}/link/{name}"), faults, lambda: world.hostile)
         self.spool = SpoolDirectory(lambda: world.strikes("unlink-lost", self.random))
         self.namespaces = ListedSandboxes()
-        self.config = AgentConfig(node=name, lease=lease)
+        probe = world.plan.probe
+        self.config = AgentConfig(
+            node=name, lease=lease, parent="eth0" if probe else "", probe=probe or ProbeSettings()
+        )
+        self.proven: dict[SlotId, float] = {}  # what the running agent's own probes last found silent, and when
         self.boots = 1
         self.incarnations = 0
         self.up = True
@@ -144,6 +153,7 @@ class Machine:
         store = MemoryStore(self.world.cluster, fault=self.link.inject)
         entropy = SeededEntropy(self.random.getrandbits(32))
         boot = f"boot-{self.name}-{self.boots}"
+        self.proven.clear()
         ports = Ports(
             store=store,
             journal=journal,
@@ -152,6 +162,7 @@ class Machine:
             sandboxes=self.namespaces,
             boot_id=boot,
             version="sim",
+            segment=SimSegment(self, process) if self.config.parent else None,
         )
         agent = Agent(self.config, ports)
         self.on_start(agent)
@@ -209,7 +220,10 @@ class Machine:
         """The machine stops at once; commits that were not synced may be gone."""
         self.kill_agent()
         self.up = False
-        lost = self.random.randint(0, 12) if self.world.strikes("lost-commits", self.random) else 0
+        torn = int(
+            self.world.strikes("torn-write", self.random)
+        )  # the last commit is on the disk in part, so not at all
+        lost = self.random.randint(0, 12) if self.world.strikes("lost-commits", self.random) else torn
         self.world.trace("power_lost", node=self.name, lost=min(lost, self.disk.unsynced))
         self.disk.lose_power(lost_commits=lost)
         self.spool.files.clear()  # /run is a tmpfs

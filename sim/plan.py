@@ -12,7 +12,7 @@ import msgspec
 from ipam.addresses import Address, Family
 from ipam.demand import UNKNOWN_NODE_COUNT, batch
 from ipam.slots import SlotId
-from nodeagent.config import LeaseSettings
+from nodeagent.config import LeaseSettings, ProbeSettings
 
 LONG_COOLDOWN_S = (
     300.0  # longer than the quiet time after the faults: what only waits for a cooldown to end shows as stuck
@@ -69,6 +69,7 @@ class Plan:
     pods: int  # about how many at a time
     churn_per_s: float
     hostile_s: float
+    probe: ProbeSettings | None = None  # None: addresses are not verified
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
@@ -100,6 +101,9 @@ class Plan:
             pods=source.randint(3, 20),
             churn_per_s=source.choice((0.2, 0.5, 1.0)),
             hostile_s=source.choice((40.0, 70.0, 100.0)),
+            probe=source.choice(
+                (None, ProbeSettings(verify_interval_s=source.choice((4.0, 20.0, 300.0)), retest_s=2.0))
+            ),
         )
 
     def pool(self, name: str) -> PlannedPool | None:

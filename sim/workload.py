@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from crds.core import NODE, Pod
 from crds.spiderpool import IP_POOL
+from ipam.slots import SlotId
 from sim.faults import EVENTS
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Workload:
             "upgrade": self._upgrade,
             "leader-crash": self._crash_leader,
             "leader-pause": self._pause_leader,
+            "foreign-claim": self._intrude,
         }
 
     # The hostile phase ---------------------------------------------------------------------------------------------------------------
@@ -44,7 +46,7 @@ class Workload:
         end = self.world.loop.time() + seconds
         for kind in EVENTS:
             rate = self.world.faults.per_second(kind)
-            if rate and kind in self._strikes:
+            if rate:
                 self._start(self._misfortune(kind, rate, end))
         for _ in range(self.world.plan.pods // 2):
             self._create()
@@ -85,8 +87,9 @@ class Workload:
                 machine.kill_agent()  # evicted with its Node, and started again by the DaemonSet
                 machine.restart_agent(0.5)
         for pool in world.plan.pools:
-            spec = {"ips": [pool.text(pool.first, pool.last)], "disable": False}
+            spec = {**pool.spec, "disable": False}
             world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
+        world.wire.foreign.clear()
         self._trim()
         self._move_pairs()
         await asyncio.sleep(0)
@@ -232,12 +235,25 @@ class Workload:
             (
                 {"ips": [pool.text(first, last)]},
                 {"ips": [pool.text(pool.first, pool.last)]},
+                {"excludeIPs": [*pool.spec["excludeIPs"], pool.text(first, last)]},
+                {"excludeIPs": pool.spec["excludeIPs"]},
                 {"disable": True},
                 {"disable": False},
             )
         )
         self.world.trace("pool_edited", pool=pool.name, spec=spec)
         self.world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
+
+    def _intrude(self, source: random.Random) -> None:
+        """A host outside the cluster takes an address of a pool for a while. Most look first whether it is free; some do not care."""
+        wire, pool = self.world.wire, source.choice(self.world.plan.pools)
+        slot = SlotId("", pool.family, source.randint(pool.first, pool.last))
+        polite = source.random() < 0.7
+        if slot in wire.foreign or (polite and wire.answers(slot, "")):
+            return
+        self.world.trace("intruded", slot=str(slot))
+        wire.intrude(slot, f"0a:00:00:00:{source.randrange(256):02x}:{source.randrange(256):02x}")
+        self.world.loop.call_later(source.choice((1.0, 8.0, 40.0)), wire.foreign.pop, slot, None)
 
     def _recreate_node(self, source: random.Random) -> None:
         machine = self._machine(source)

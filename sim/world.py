@@ -75,7 +75,6 @@ class World:
         self.plan = plan or Plan.draw(seed)
         self.hostile = False
         self.over = False
-        self.probes = False
         self.tracing = tracing
         self.lines: deque[str] = deque(maxlen=None if tracing else TRACE_TAIL)
         self._digest = blake2b(digest_size=8)
@@ -91,6 +90,11 @@ class World:
         # The candidates live on the first two machines and die with them.
         self.candidates = [Candidate(self, machine) for machine in list(self.machines.values())[:2]]
         self.workload = Workload(self)
+
+    @property
+    def probes(self) -> bool:
+        """Whether addresses are verified in this world."""
+        return self.plan.probe is not None
 
     # What parts ask ------------------------------------------------------------------------------------------------------------------
 
