@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from adapters import spiderpool_conf
 from adapters.settings import ApiSettings, MetricsSettings
 from ipam.election import Timings
 from ipam.errors import BadValue
@@ -97,6 +98,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
     page_address: str = ""  # "host:port" for the page to look at, read-only and without a login; "" serves none
     log_level: str = "info"  # one of debug, info, warning, error
+    spiderpool_conf: str = ""  # Spiderpool's conf.yml, or the folder where its ConfigMap is mounted: its keys count where this file is silent
     warm_standby: bool = True  # candidates that do not lead keep their picture of the cluster up to date
     silent_s: float = 90.0  # a node without a heartbeat for so long is not asked for slots
     api: ApiSettings = ApiSettings()
@@ -119,6 +121,7 @@ def load_config(path: Path, *, node: str = "") -> LeaderConfig:
         raise BadValue(str(path), f"is not YAML: {error}", "correct the file") from error
     if node and isinstance(raw, dict):
         raw["node"] = node
+    spiderpool_conf.extend(raw, spiderpool_conf.LEADER)
     try:
         return msgspec.convert(raw, LeaderConfig)
     except msgspec.ValidationError as error:

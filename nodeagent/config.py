@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 import yaml
 
+from adapters import spiderpool_conf
 from adapters.settings import ApiSettings, MetricsSettings
 from ipam.errors import BadValue
 
@@ -91,6 +92,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     state_dir: str = "/var/lib/nephila"  # the journal; must survive the agent's pod, and be on a local disk
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
     log_level: str = "info"  # one of debug, info, warning, error
+    spiderpool_conf: str = ""  # Spiderpool's conf.yml, or the folder where its ConfigMap is mounted: its keys count where this file is silent
     api: ApiSettings = ApiSettings()
     features: FeatureSettings = FeatureSettings()
     lease: LeaseSettings = LeaseSettings()
@@ -110,6 +112,7 @@ def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> AgentCon
         raise BadValue(str(path), f"is not YAML: {error}", "correct the file") from error
     if isinstance(raw, dict) and environ.get(NODE_VARIABLE):
         raw.setdefault("node", environ[NODE_VARIABLE])
+    spiderpool_conf.extend(raw, spiderpool_conf.AGENT)
     try:
         return msgspec.convert(raw, AgentConfig)
     except msgspec.ValidationError as error:

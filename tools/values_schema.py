@@ -25,7 +25,7 @@ from nodeagent.config import load_config as load_agent
 ROOT = Path(__file__).resolve().parent.parent
 SKELETON, SCHEMA = ROOT / "helm/values.schema.skeleton.json", ROOT / "helm/nephila/values.schema.json"
 # What the chart says itself: it would be wrong to say it twice.
-FIXED = {"node", "socket", "stateDir", "healthAddress", "leader", "webhook"}
+FIXED = {"node", "socket", "stateDir", "healthAddress", "leader", "webhook", "spiderpoolConf"}
 
 
 def settings(program: type[Any]) -> dict[str, Any]:
@@ -68,7 +68,10 @@ def unreadable(folder: Path) -> list[str]:
             for key, content in document["data"].items():
                 with TemporaryDirectory() as place:
                     path = Path(place, key)
-                    path.write_text(content)
+                    mounted = Path(place, "spiderpool-conf")
+                    mounted.mkdir()
+                    (mounted / "conf.yml").touch()
+                    path.write_text(content.replace("/etc/nephila-spiderpool/", f"{place}/"))
                     try:
                         readers[key](path)
                     except Exception as error:  # noqa: BLE001  # whatever a program says against its settings is the answer

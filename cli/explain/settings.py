@@ -10,9 +10,11 @@ from typing import Any
 import msgspec
 import yaml
 
+from adapters import spiderpool_conf
 from adapters.kube.store import Store, StoreError
 from cli.failures import CliError
 from crds.meta import Kind, KubeObject, constant
+from ipam.errors import BadValue
 from ipam.facts import Features
 
 LABEL = "app.kubernetes.io/name=nephila"
@@ -36,10 +38,17 @@ class Settings:
     origin: str
 
 
-def from_mapping(raw: Any, origin: str, agent_namespace: str) -> Settings | None:
-    """An agent's settings file, or its `features` alone; None if neither speaks of features. Raises CliError."""
+def from_mapping(
+    raw: Any, origin: str, agent_namespace: str, spiderpool: Mapping[str, Any] | None = None
+) -> Settings | None:
+    """An agent's settings file, or its `features` alone; None if neither speaks of features. Raises CliError.
+
+    `spiderpool`: what Spiderpool's own configuration says, which counts where the file is silent.
+    """
     if not isinstance(raw, dict):
         return None
+    if spiderpool is not None:
+        spiderpool_conf.apply(raw, spiderpool, spiderpool_conf.AGENT)
     keys: Mapping[str, Any] = raw["features"] if isinstance(raw.get("features"), dict) else raw
     if not any(key in keys for key in ("enableIPv4", "enableIPv6", "enableSpiderSubnet", "clusterNetwork")):
         return None
@@ -90,7 +99,27 @@ async def from_cluster(store: Store, agent_namespace: str) -> Settings:
                 raw = yaml.safe_load(text)
             except yaml.YAMLError:
                 continue
-            found = from_mapping(raw, f"ConfigMap {stored.namespace}/{stored.name} {key}", stored.namespace)
+            origin = f"ConfigMap {stored.namespace}/{stored.name} {key}"
+            mounted = raw.get("spiderpoolConf") if isinstance(raw, dict) else None
+            spiderpool = await _mounted(store, stored.namespace, mounted) if isinstance(mounted, str) else None
+            found = from_mapping(raw, origin, stored.namespace, spiderpool)
             if found is not None:
                 return found
     return defaults(agent_namespace, f"defaults (no ConfigMap with label {LABEL} tells otherwise)")
+
+
+async def _mounted(store: Store, namespace: str, folder: str) -> Mapping[str, Any] | None:
+    """Spiderpool's configuration as the chart mounts it: the folder is named as the ConfigMap. None if it cannot be read."""
+    name = Path(folder).name
+    try:
+        stored = await store.get(CONFIG_MAP, name, namespace)
+    except StoreError:
+        return None
+    if stored is None:
+        return None
+    origin = f"ConfigMap {namespace}/{name} {spiderpool_conf.CONF}"
+    try:
+        raw = yaml.safe_load(stored.data.get(spiderpool_conf.CONF, ""))
+        return spiderpool_conf.checked(raw, stored.data.get(spiderpool_conf.CLUSTER_NETWORK, ""), origin)
+    except (yaml.YAMLError, BadValue) as error:
+        raise CliError(f"{origin}: {error}", "correct it: agents refuse to start with it") from error

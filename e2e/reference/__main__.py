@@ -10,6 +10,7 @@ from pathlib import Path
 
 from e2e.reference.observability import events_page, metrics_page
 from e2e.reference.settings import Undocumented, page
+from e2e.reference.spiderpool import spiderpool_page
 from leader.config import LeaderConfig
 from nodeagent.config import AgentConfig
 
@@ -24,6 +25,7 @@ def outputs() -> dict[Path, str]:
         FOLDER / "metrics.md": metrics_page(),
         FOLDER / "events.md": events_page(),
         FOLDER / "agent-config.md": page("The agent's settings", "nephila-agent", AgentConfig),
+        FOLDER / "spiderpool-conf.md": spiderpool_page(),
         FOLDER / "leader-config.md": page("The leader's settings", "nephila-leader", LeaderConfig),
     }
 

@@ -238,6 +238,18 @@ def test_the_leader_may_touch_one_secret_and_two_configurations_and_nodes_see_no
     assert shown["optional"] is True
 
 
+def test_spiderpools_configuration_is_mounted_where_both_programs_look() -> None:
+    rendering = rendered("full")
+    for kind, program in (("DaemonSet", "agent"), ("Deployment", "leader")):
+        pod = rendering.one(kind)["spec"]["template"]["spec"]
+        (name,) = (
+            item["name"] for item in pod["volumes"] if item.get("configMap", {}).get("name") == "spiderpool-conf"
+        )
+        (path,) = (item["mountPath"] for item in pod["containers"][0]["volumeMounts"] if item["name"] == name)
+        settings = yaml.safe_load(rendering.one("ConfigMap", "nephila-settings")["data"][f"{program}.yaml"])
+        assert settings["spiderpoolConf"] == path
+
+
 def test_a_webhook_without_a_leader_is_refused() -> None:
     with pytest.raises(helm.HelmError, match="nobody makes the certificate"):
         render({"webhook": {"enabled": True}, "leader": {"enabled": False}})

@@ -63,6 +63,7 @@ httpGet:
 {{- define "nephila.agentSettings" -}}
 {{- $fixed := dict "socket" "/run/nephila/nephila.sock" "stateDir" "/var/lib/nephila" "healthAddress" (include "nephila.listen" (dict "root" . "health" .Values.agent.health)) -}}
 {{- if .Values.webhook.enabled }}{{ $_ := set $fixed "webhook" (dict "address" (printf ":%v" .Values.webhook.port)) }}{{ end -}}
+{{- with .Values.spiderpoolConf }}{{ $_ := set $fixed "spiderpoolConf" (printf "/etc/nephila-spiderpool/%s" .) }}{{ end -}}
 {{- toYaml (merge $fixed (deepCopy .Values.agent.settings)) -}}
 {{- end }}
 
@@ -73,6 +74,7 @@ httpGet:
 {{- if $features }}{{ $_ := set $fixed "applications" $features }}{{ end -}}
 {{- with (.Values.agent.settings.lease | default dict).leaseS }}{{ $_ := set $fixed "reclaim" (dict "agentLeaseS" .) }}{{ end -}}
 {{- if .Values.webhook.enabled }}{{ $_ := set $fixed "webhook" (dict "enabled" true "namespace" .Release.Namespace) }}{{ end -}}
+{{- with .Values.spiderpoolConf }}{{ $_ := set $fixed "spiderpoolConf" (printf "/etc/nephila-spiderpool/%s" .) }}{{ end -}}
 {{- toYaml (merge $fixed (deepCopy .Values.leader.settings)) -}}
 {{- end }}
 

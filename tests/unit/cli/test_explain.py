@@ -11,7 +11,7 @@ import pytest
 
 from cli.explain.collecting import Asked, explain_planned, explain_pod
 from cli.explain.podfile import read_pod
-from cli.explain.settings import Settings, defaults, from_mapping
+from cli.explain.settings import CONFIG_MAP, Settings, defaults, from_cluster, from_mapping
 from cli.failures import CliError
 from cli.views.explain import Explanation, explain_text
 from crds.core import NETWORK_ATTACHMENT
@@ -326,6 +326,19 @@ def test_settings_are_read_from_an_agents_file_or_spiderpools_keys() -> None:
     assert from_mapping({"logLevel": "info"}, "f", "kube-system") is None
     with pytest.raises(CliError):
         from_mapping({"enableIPv4": "yes"}, "f", "kube-system")
+
+
+def test_spiderpools_configuration_counts_as_it_does_for_the_agents(bare: Site) -> None:
+    label = {"app.kubernetes.io/name": "nephila"}
+    agent = "spiderpoolConf: /etc/nephila-spiderpool/spiderpool-conf\nfeatures: {enableIPv4: true}\n"
+    bare.make(
+        CONFIG_MAP, metadata={"name": "s", "namespace": "kube-system", "labels": label}, data={"agent.yaml": agent}
+    )
+    conf = {"conf.yml": "enableIPv4: false\nenableIPv6: false\n", "clusterNetwork": "kube-system/underlay"}
+    bare.make(CONFIG_MAP, metadata={"name": "spiderpool-conf", "namespace": "kube-system"}, data=conf)
+    found = asyncio.run(from_cluster(bare.store, "default"))
+    assert (found.features.ipv4, found.features.ipv6) == (True, False)
+    assert found.cluster_network == "kube-system/underlay"
 
 
 def test_an_unknown_pod_or_node_is_said_so(bare: Site) -> None:
