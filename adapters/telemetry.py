@@ -6,10 +6,11 @@ Metrics about state are collected on scrape from that state (prometheus_client's
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, TextIO
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics
@@ -23,6 +24,7 @@ with absent_packages("rich", "better_exceptions"):
     import structlog
 
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_SCOPE: ContextVar[Mapping[str, Any]] = ContextVar("request_scope", default=MappingProxyType({}))
 _API_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
@@ -35,7 +37,7 @@ def configure_logging(level: str = "info", *, output: TextIO | None = None) -> N
         raise ValueError(f"log level {level!r} is none of {', '.join(_LEVELS)}")
     output = output or sys.stdout
     shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
+        _merge_scope,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
@@ -61,11 +63,26 @@ def configure_logging(level: str = "info", *, output: TextIO | None = None) -> N
     root.setLevel(max(_LEVELS[level], logging.WARNING))
 
 
-@contextlib.contextmanager
-def request_scope(**fields: Any) -> Iterator[None]:
-    """Every log line of this task and of the tasks it starts carries `fields` (e.g. request, pod) until the block ends."""
-    with structlog.contextvars.bound_contextvars(**fields):
-        yield
+class request_scope:  # noqa: N801 - it is used like contextlib's functions
+    """Every log line of this task and of the tasks it starts carries `fields` (e.g. request, pod) until the block ends.
+
+    Entering costs one assignment: structlog's own bound_contextvars takes longer than an allocation's bookkeeping.
+    """
+
+    __slots__ = ("_fields", "_token")
+
+    def __init__(self, **fields: Any) -> None:
+        self._fields = fields
+
+    def __enter__(self) -> None:
+        self._token = _SCOPE.set(self._fields)
+
+    def __exit__(self, *_raised: object) -> None:
+        _SCOPE.reset(self._token)
+
+
+def _merge_scope(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {**_SCOPE.get(), **event}
 
 
 def new_registry(component: str, version: str) -> CollectorRegistry:

@@ -27,6 +27,8 @@ from ipam.fence import Fence
 from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
 from nodeagent import lostjournal
+from nodeagent.adding import Adding
+from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator
 from nodeagent.audit import Audit, withheld
 from nodeagent.blockkeeper import BlockKeeper
@@ -139,7 +141,8 @@ class Agent:
             self.evidence.is_silent = not_probed_yet  # until the segment is open
         self.pins = Pins(ports.store, self.keeper, self.stock, self.world, clock, self.evidence)
         self.pins.settled.append(self._settled)
-        self.verbs = Verbs(
+        self.afterwards = Afterwards()
+        self.adding = Adding(
             self.world,
             self.needs,
             self.ownership,
@@ -156,7 +159,9 @@ class Agent:
             identities,
             self.outbox,
             ports.journal.sync,
+            self.afterwards,
         )
+        self.verbs = Verbs(self.world, self.allocator, self.stock, self.why_not_ready, self._allocated, self.afterwards)
         self.reconciler = Reconciler(
             self.allocator,
             self.world,
@@ -176,18 +181,18 @@ class Agent:
         self.mailbox: Mailbox | None = None
         self.front = Front(
             {
-                "ADD": self.verbs.add,
+                "ADD": self.adding.add,
                 "DEL": self.verbs.delete,
                 "CHECK": self.verbs.check,
                 "GC": self.verbs.collect,
                 "STATUS": self.verbs.status,
             },
             clock,
+            self.afterwards,
         )
         self.teller = Teller(self.events, clock, config.node, self.allocator.holder_of)
         self.front.observers.append(self.teller.on_request)
-        self.verbs.observers.append(self.teller.on_add)
-        self.verbs.why_not_ready = self.why_not_ready
+        self.adding.observers.append(self.teller.on_add)
         self.reconciler.observers.append(self.teller.on_leak)
         self._restore(self._state)
 
@@ -214,8 +219,11 @@ class Agent:
     # CNI -----------------------------------------------------------------------------------------------------------------------------
 
     async def serve(self, http: HttpRequest) -> HttpReply:
-        """One request of the shim. Never raises: every failure is a CNI error object."""
-        return await self.front.serve(http)
+        """One request of the shim, with all that it leaves to be done. Never raises: every failure is a CNI error object."""
+        answer = self.front.answer(http)
+        reply = answer if isinstance(answer, HttpReply) else await answer
+        self.afterwards.run()
+        return reply
 
     # Life ----------------------------------------------------------------------------------------------------------------------------
 
@@ -226,7 +234,7 @@ class Agent:
             await self.world.synced()
             mailbox = await self._join()
             self._starting = ""
-            self.verbs.started.set()
+            self.adding.started.set()
             log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
             tasks.create_task(self.events.run(), name="events")
             if self._ports.segment is not None:

@@ -16,7 +16,8 @@ No I/O but the journal's one commit, no await, no work that grows with a pool.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+
+import msgspec
 
 from adapters.clock import Clock
 from adapters.journal import (
@@ -41,8 +42,7 @@ TOMBSTONE_AGE_S = 3600.0
 MAX_TOMBSTONES = 4096
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(msgspec.Struct, frozen=True):
     """What CNI identifies an attachment by (specification section 2, "Parameters"; several networks may share one container)."""
 
     network: str
@@ -50,16 +50,14 @@ class Key:
     ifname: str
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(msgspec.Struct, frozen=True):
     """One address of an attachment. `pool` is its name when the address was given out; the pool may be edited or gone since."""
 
     slot: SlotId
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(msgspec.Struct, frozen=True):
     """One interface of one sandbox with its addresses. `made_at`: Unix seconds."""
 
     key: Key
@@ -123,7 +121,7 @@ class Allocator:
 
     def grant(self, wanted: Attachment, picks: Sequence[Held]) -> Attachment:
         """Bind the picked slots: all of them or, if the journal fails, none. Raises JournalFailed."""
-        attachment = replace(
+        attachment = msgspec.structs.replace(
             wanted, grants=tuple(Grant(held.slot, held.pool) for held in picks), made_at=self._clock.wall()
         )
         writes: list[Write] = [PutAttachment(record) for record in _records(attachment)]
@@ -141,7 +139,9 @@ class Allocator:
 
     def adopt(self, present: Attachment, container_id: str, netns: str) -> Attachment:
         """Give an existing attachment to the pod's new container. Raises JournalFailed."""
-        adopted = replace(present, key=replace(present.key, container_id=container_id), netns=netns)
+        adopted = msgspec.structs.replace(
+            present, key=msgspec.structs.replace(present.key, container_id=container_id), netns=netns
+        )
         writes: list[Write] = [_drop(record) for record in _records(present)]
         writes += [PutAttachment(record) for record in _records(adopted)]
         writes.append(_outbox(adopted))

@@ -9,8 +9,8 @@ from prometheus_client.core import Metric
 
 from adapters.families import counter, histogram
 from ipam.errors import NephilaError
+from nodeagent.adding import AddOutcome
 from nodeagent.front import Served
-from nodeagent.verbs import AddOutcome
 from probes.prober import Lane
 from probes.verdicts import Verdict
 

@@ -61,6 +61,17 @@ class Identities:
         self._store = store
         self._features = features
 
+    def is_nobodys(self, pod: Pod, interface: str) -> bool:
+        """True if `of` would surely answer None; it costs no call. Raises BadAnnotation."""
+        if claim_of_interface(interface, pod.annotations, pod.namespace):
+            return False
+        if not pod.metadata.owner_references:
+            return True
+        return not (
+            (self._features.enable_kubevirt_static_ip and machine_of(pod) is not None)
+            or (self._features.enable_stateful_set and _stateful_set_of(pod) is not None)
+        )
+
     async def of(self, pod: Pod, interface: str, network: str) -> Identity | None:
         """None: the address is the pod's alone. `network`: the name of the CNI configuration.
 

@@ -94,7 +94,7 @@ class AgentCollector(Collector):
         self._happened = happened
         self._clock = clock
         self._lag_s = lag_s
-        agent.verbs.observers.append(happened.on_add)
+        agent.adding.observers.append(happened.on_add)
         agent.front.observers.append(happened.on_request)
 
     def collect(self) -> Iterator[Metric]:

@@ -11,9 +11,9 @@ from prometheus_client.registry import Collector
 from adapters.families import Family, counter
 from adapters.spiderpool_metrics import GC, Durations
 from ipam.errors import DeadlineExceeded, NephilaError, NoPool, PoolExhausted
+from nodeagent.adding import AddOutcome
 from nodeagent.agent import Agent
 from nodeagent.front import Served
-from nodeagent.verbs import AddOutcome
 
 _X = "spiderpool_ipam_"
 _STEMS = {"ADD": f"{_X}allocation", "DEL": f"{_X}release"}
@@ -60,7 +60,7 @@ class SpiderpoolAgentCollector(Collector):
         self._counts: Counter[tuple[str, str]] = Counter()
         self._whole, self._waits = duration_groups()
         agent.front.observers.append(self._on_request)
-        agent.verbs.observers.append(self._on_add)
+        agent.adding.observers.append(self._on_add)
 
     def collect(self) -> Iterator[Metric]:
         agent = self._agent

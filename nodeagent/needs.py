@@ -15,8 +15,9 @@ import msgspec
 from adapters.journal import PutMeta
 from crds.core import Pod
 from crds.meta import ObjectMeta
+from ipam import annotations as notes
 from ipam.errors import NephilaError
-from ipam.facts import Features, NicFacts
+from ipam.facts import Features, NicFacts, pod_refusal
 from ipam.multus import NETWORKS, nad_of_interface, parse_networks
 from ipam.owners import TopOwner
 from ipam.pools import Pool
@@ -29,12 +30,16 @@ FIRST_INTERFACE = "eth0"
 LEARNT = "ipamConf:"  # prefix of the journal's keys
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Remembered:
+    """What was found out about one interface of a pod, valid while the first three are what they were. None: not asked for yet."""
+
     resource_version: str
     generation: int
     conf: IpamConf
-    selection: Selection
+    selection: Selection | None = None
+    needs_owner: bool | None = None
+    clean_gateway: bool | None = None
 
 
 class Needs:
@@ -64,37 +69,58 @@ class Needs:
         self.learnt = dict(learnt)
         world.pod_changes.append(self._forget_gone)
 
-    def selection(self, pod: Pod, interface: str, conf: IpamConf, owner: TopOwner | None = None) -> Selection:
-        """Which pools, in which order. Raises what `ipam.selection.select` raises."""
-        key = (pod.uid, interface)
-        known = self._remembered.get(key)
+    def _about(self, pod: Pod, interface: str, conf: IpamConf) -> _Remembered:
+        known = self._remembered.get((pod.uid, interface))
         generation = self._world.facts_generation
         if (
-            known
-            and known.generation == generation
-            and known.conf == conf
-            and known.resource_version == pod.resource_version
+            known is None
+            or known.generation != generation
+            or known.resource_version != pod.resource_version
+            or known.conf != conf
         ):
-            return known.selection
-        found = select(
-            self._world.facts_of(pod, owner), self._nic(pod, interface, conf), self._world.pools.catalog, self.features
-        )
-        self._remembered[key] = _Remembered(pod.resource_version, generation, conf, found)
-        return found
+            known = self._remembered[pod.uid, interface] = _Remembered(pod.resource_version, generation, conf)
+        return known
+
+    def admit(self, pod: Pod, interface: str, conf: IpamConf) -> bool:
+        """Refuses a pod that will not run, or whose routes cannot be read. True if its selection depends on its top controller, which must then
+        be resolved first. Raises NephilaError.
+        """
+        known = self._about(pod, interface, conf)
+        if known.needs_owner is None:
+            facts = self._world.facts_of(pod)
+            if refusal := pod_refusal(facts):
+                raise refusal
+            if text := pod.annotations.get(notes.ROUTES):
+                notes.parse_routes(text)  # refused before anything is held
+            known.needs_owner = needs_owner(facts, self._world.pools.catalog, self.features)
+        return known.needs_owner
+
+    def selection(self, pod: Pod, interface: str, conf: IpamConf, owner: TopOwner | None = None) -> Selection:
+        """Which pools, in which order. Raises what `ipam.selection.select` raises."""
+        known = self._about(pod, interface, conf)
+        if known.selection is None:
+            known.selection = select(
+                self._world.facts_of(pod, owner),
+                self._nic(pod, interface, conf),
+                self._world.pools.catalog,
+                self.features,
+            )
+        return known.selection
 
     def clean_gateway(self, pod: Pod | None, interface: str, conf: IpamConf | None = None) -> bool:
         """Whether the interface gets no default route; `conf` None: the configuration last seen for it. Does not depend on pools."""
         conf = conf or self.learnt.get(interface, IpamConf())
-        try:
-            if pod is not None:
-                return clean_gateway(self._world.facts_of(pod), self._nic(pod, interface, conf), self.features)
-        except NephilaError:
-            pass  # its annotations were edited since its ADD
-        return conf.clean_gateway
-
-    def needs_owner(self, pod: Pod) -> bool:
-        """True if the selection depends on the pod's top controller, which must then be resolved first."""
-        return needs_owner(self._world.facts_of(pod), self._world.pools.catalog, self.features)
+        if pod is None:
+            return conf.clean_gateway
+        known = self._about(pod, interface, conf)
+        if known.clean_gateway is None:
+            try:
+                known.clean_gateway = clean_gateway(
+                    self._world.facts_of(pod), self._nic(pod, interface, conf), self.features
+                )
+            except NephilaError:  # its annotations were edited since its ADD
+                known.clean_gateway = conf.clean_gateway
+        return known.clean_gateway
 
     def learn(self, interface: str, conf: IpamConf) -> None:
         """What an ADD's network configuration says of this interface."""
@@ -159,8 +185,11 @@ class Needs:
         return needed
 
     def _candidates(self, pod: Pod, interface: str) -> list[tuple[str, ...]]:
+        """Its ADD will ask for the same soon, and find the rest of what it needs to know of the pod here too."""
         conf = self.learnt.get(interface, IpamConf())
         try:
+            self.admit(pod, interface, conf)
+            self.clean_gateway(pod, interface, conf)
             return [names for names in self.selection(pod, interface, conf).candidates.values() if names]
         except NephilaError:
             return []  # its own ADD will say why

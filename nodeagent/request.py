@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -65,8 +64,7 @@ class NetConf(msgspec.Struct, frozen=True, kw_only=True):
         return self.spec_attachments if self.spec_attachments is not None else self.misspelt_attachments
 
 
-@dataclass(frozen=True, slots=True)
-class CniRequest:
+class CniRequest(msgspec.Struct, frozen=True):
     """One validated request. Pod fields are "" when CNI_ARGS did not carry them (allowed for DEL, GC, STATUS)."""
 
     verb: str
@@ -158,8 +156,7 @@ def _parse_args(text: str) -> dict[str, str]:
     return dict(item.split("=", 1) for item in text.split(";") if "=" in item)
 
 
-@dataclass(frozen=True, slots=True)
-class ResultIP:
+class ResultIP(msgspec.Struct, frozen=True):
     """One address of the answer: `address` with prefix length, `gateway` "" for none."""
 
     family: Family

@@ -36,7 +36,6 @@ from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
 from nodeagent.request import failure
 from nodeagent.segment import ParentSegment
 from nodeagent.spool import Spool
-from nodeagent.verbs import AddOutcome
 from nodeagent.webhook.review import Reviewer
 from nodeagent.webhook.server import WebhookServer
 from nodeagent.wire import CniSocket
@@ -60,10 +59,10 @@ async def run(config: AgentConfig) -> None:
         segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch), happened.on_probe)
     timed, boot_id = TimedJournal(journal, happened.on_journal), BOOT_ID.read_text().strip()
     agent = Agent(config, Ports(store, timed, clock, entropy, NetnsSandboxes(), boot_id, release, segment))
-    agent.verbs.observers.append(_log_later)
+    agent.adding.observers.append(log_address_given)
     socket_path = Path(config.socket)
-    cni = CniSocket(socket_path, agent.serve, lambda error: failure(error, ""))
-    spool = Spool(socket_path.parent / "spool", agent.verbs, clock)
+    cni = CniSocket(socket_path, agent.front.answer, lambda error: failure(error, ""), agent.afterwards.run)
+    spool = Spool(socket_path.parent / "spool", agent.verbs.delete, clock)
     pulse = Pulse(clock, _dump_stacks_if_stuck)
     registry.register(AgentCollector(agent, spool, happened, clock, lambda: pulse.worst_lag_s))
     if config.metrics.spiderpool_names:
@@ -133,11 +132,6 @@ async def _until_signalled(agent: Agent, spool: Spool, pulse: Pulse, extra: Iter
 def _dump_stacks_if_stuck() -> None:
     """Until the next beat, or else all stacks go to stderr, written by a thread of C that needs neither the loop nor the GIL."""
     faulthandler.dump_traceback_later(STALL_S)
-
-
-def _log_later(outcome: AddOutcome) -> None:
-    """After the reply: a log line costs more than the allocation."""
-    asyncio.get_running_loop().call_soon(log_address_given, outcome)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

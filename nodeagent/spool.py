@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 
 from adapters.clock import Clock
 from ipam.errors import BadValue, NephilaError
-from nodeagent.request import parse_request
-from nodeagent.verbs import Verbs
+from nodeagent.request import CniRequest, parse_request
 from nodeagent.wire import RequestReader
 
 log = structlog.get_logger(__name__)
@@ -21,11 +21,11 @@ MAX_REFUSED = 64  # kept for whoever looks into it, oldest first to go
 
 
 class Spool:
-    """`directory` need not exist: the shim makes it when it first needs it."""
+    """`directory` need not exist: the shim makes it when it first needs it. `delete` serves one DEL, durably."""
 
-    def __init__(self, directory: Path, verbs: Verbs, clock: Clock) -> None:
+    def __init__(self, directory: Path, delete: Callable[[CniRequest], object], clock: Clock) -> None:
         self._directory = directory
-        self._verbs = verbs
+        self._delete = delete
         self._clock = clock
 
     @property
@@ -61,7 +61,7 @@ class Spool:
         if request is None:
             raise BadValue("request", "is cut short", "the shim was killed while it wrote it")
         parsed = parse_request(request.headers, request.body)
-        await self._verbs.delete(parsed)
+        self._delete(parsed)
         log.info("spooled_delete_replayed", container=parsed.container_id, file=path.name)
 
     def tidy(self) -> None:

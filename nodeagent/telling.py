@@ -11,10 +11,10 @@ from crds.core import NODE, POD, ObjectReference
 from crds.spiderpool import IP_POOL
 from ipam.fence import Fence
 from ipam.slots import SlotId
+from nodeagent.adding import AddOutcome
 from nodeagent.allocator import Attachment
 from nodeagent.front import Served
 from nodeagent.notices import AGENT_NOTICES, NORMAL
-from nodeagent.verbs import AddOutcome
 
 AWAITED_S = 1.0  # a shorter wait is nobody's concern
 MAX_NOTE = 900

@@ -172,7 +172,7 @@ class Machine:
         return running
 
     async def _main(self, agent: Agent) -> None:
-        spool = Spool(cast(Path, self.spool), agent.verbs, self.clock)
+        spool = Spool(cast(Path, self.spool), agent.verbs.delete, self.clock)
         await spool.replay()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(agent.run())

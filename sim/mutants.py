@@ -23,6 +23,7 @@ from ipam.pools import Pool
 from ipam.ranges import RangeSet
 from ipam.slots import SlotId
 from ipam.stock import State, Stock
+from nodeagent.adding import Adding
 from nodeagent.allocator import Allocator, Attachment
 from nodeagent.blockkeeper import BlockKeeper, Seen
 from nodeagent.request import CniRequest
@@ -79,11 +80,11 @@ def ignore_generation_on_del() -> None:
     """DEL frees what the pod holds, whichever container it is about."""
     original = Verbs.delete
 
-    async def delete(self: Verbs, request: CniRequest) -> bytes:
+    def delete(self: Verbs, request: CniRequest) -> bytes:
         present = self._allocator.adoptable(request.conf.name, request.ifname, request.pod_uid)
         if present is not None:
             self._allocator.release(present.key)
-        return await original(self, request)
+        return original(self, request)
 
     _patch(Verbs, "delete", delete)
 
@@ -120,13 +121,13 @@ def single_observation() -> None:
 
 def half_dual_stack() -> None:
     """One family is better than none."""
-    original = Verbs._pick
+    original = Adding._pick
 
-    def pick(self: Verbs, *arguments: Anything) -> Anything:
+    def pick(self: Adding, *arguments: Anything) -> Anything:
         picks, short = original(self, *arguments)
         return picks, [] if picks else short
 
-    _patch(Verbs, "_pick", pick)
+    _patch(Adding, "_pick", pick)
 
 
 def reply_before_journal() -> None:

@@ -3,13 +3,16 @@
 `commit` is one transaction. When it returns, the writes survive kill -9 of the process; when it raises
 `JournalFailed`, none of them happened. `sync` makes all that was committed so far survive a power loss too. Addresses
 are (domain, family 4|6, value).
+
+They are msgspec's structs, which cost a tenth of a dataclass to make: several are made in every ADD.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 from ipam.errors import JournalFailed
 
@@ -18,8 +21,7 @@ class JournalLocked(JournalFailed):
     """Another process has the journal open. Two allocators on one journal would give out one address twice (I2)."""
 
 
-@dataclass(frozen=True, slots=True)
-class AttachmentRecord:
+class AttachmentRecord(msgspec.Struct, frozen=True, gc=False):
     """One address of one attachment. `made_at`: Unix seconds."""
 
     network: str
@@ -36,8 +38,7 @@ class AttachmentRecord:
     made_at: float
 
 
-@dataclass(frozen=True, slots=True)
-class SlotRecord:
+class SlotRecord(msgspec.Struct, frozen=True, gc=False):
     """A slot that is not simply free.
 
     `state`: cooling, leaving or quarantined; `released_now`: CLOCK_BOOTTIME of this boot; `until_wall`: Unix seconds.
@@ -52,8 +53,7 @@ class SlotRecord:
     evidence: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRecord:
+class LeaseRecord(msgspec.Struct, frozen=True, gc=False):
     """This node's lease of a block as last written or read.
 
     The block's page, the lease's epoch, its slots as a mask.
@@ -66,24 +66,21 @@ class LeaseRecord:
     slots: int
 
 
-@dataclass(frozen=True, slots=True)
-class TombstoneRecord:
+class TombstoneRecord(msgspec.Struct, frozen=True, gc=False):
     network: str
     container_id: str
     ifname: str
     at_wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class OutboxRecord:
+class OutboxRecord(msgspec.Struct, frozen=True, gc=False):
     """`key`: namespace/name of a pod whose SpiderEndpoint is out of date; `pod_uid`: of the pod that changed it."""
 
     key: str
     pod_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class JournalState:
+class JournalState(msgspec.Struct, frozen=True):
     """Everything in the journal. `meta` holds e.g. bootID, nodeUID, mailboxUID, acknowledgedAt."""
 
     meta: dict[str, str]
@@ -94,72 +91,61 @@ class JournalState:
     outbox: tuple[OutboxRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PutAttachment:
+class PutAttachment(msgspec.Struct, frozen=True, gc=False):
     record: AttachmentRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DropAttachment:
+class DropAttachment(msgspec.Struct, frozen=True, gc=False):
     network: str
     container_id: str
     ifname: str
     family: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutSlot:
+class PutSlot(msgspec.Struct, frozen=True, gc=False):
     record: SlotRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DropSlot:
+class DropSlot(msgspec.Struct, frozen=True, gc=False):
     domain: str
     family: int
     value: int
 
 
-@dataclass(frozen=True, slots=True)
-class PutLease:
+class PutLease(msgspec.Struct, frozen=True, gc=False):
     record: LeaseRecord
 
 
-@dataclass(frozen=True, slots=True)
-class DropLease:
+class DropLease(msgspec.Struct, frozen=True, gc=False):
     block: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutTombstone:
+class PutTombstone(msgspec.Struct, frozen=True, gc=False):
     network: str
     container_id: str
     ifname: str
     at_wall: float
 
 
-@dataclass(frozen=True, slots=True)
-class DropTombstone:
+class DropTombstone(msgspec.Struct, frozen=True, gc=False):
     network: str
     container_id: str
     ifname: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutOutbox:
+class PutOutbox(msgspec.Struct, frozen=True, gc=False):
     key: str
     pod_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class DropOutbox:
+class DropOutbox(msgspec.Struct, frozen=True, gc=False):
     """Removes the entry only if it is still about `pod_uid`."""
 
     key: str
     pod_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class PutMeta:
+class PutMeta(msgspec.Struct, frozen=True, gc=False):
     key: str
     value: str
 

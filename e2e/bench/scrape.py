@@ -70,7 +70,7 @@ async def measure(allocations: int, pools: int, rounds: int) -> tuple[list[float
             Ports(store, timed, clock, SeededEntropy(1), ListedSandboxes(), "boot", "bench"),
         )
         registry = new_registry("agent", "bench")
-        spool = Spool(Path(folder) / "spool", agent.verbs, clock)
+        spool = Spool(Path(folder) / "spool", agent.verbs.delete, clock)
         registry.register(AgentCollector(agent, spool, happened, clock, lambda: 0.0))
         registry.register(SpiderpoolAgentCollector(agent))
         running = asyncio.create_task(agent.run())

@@ -15,6 +15,7 @@ from crds.core import NODE, POD
 from crds.nephila import IP_BLOCK
 from crds.spiderpool import ENDPOINT
 from ipam.stock import State
+from nodeagent.wire import HttpReply
 from tests.unit.nodeagent.harness import FAST, Lab, add, delete, eventually, failed, http
 
 
@@ -52,6 +53,29 @@ async def test_add_answers_with_address_gateway_and_routes(lab: Lab) -> None:
     assert v6["address"].startswith("fd00::") and v6["address"].endswith("/64") and v6["gateway"] == "fd00::1"
     assert answer["routes"] == [{"dst": "0.0.0.0/0", "gw": "10.6.0.1"}, {"dst": "::/0", "gw": "fd00::1"}]
     assert "interfaces" not in answer and answer["cniVersion"] == "1.0.0"
+
+
+async def test_a_warm_address_is_given_and_taken_back_without_waiting(lab: Lab) -> None:
+    """The ADD path makes no task and no call: the reply is there when `answer` returns, and so is its journal entry."""
+    async with lab.agent("n1") as agent:
+        pod = await lab.pod("p", "n1")
+        await eventually(lambda: agent.stock.count("v4", State.READY) > 0 and agent.world.pods.get("p", "default"))
+        before = lab.disks["n1"].unsynced
+        reply = agent.front.answer(http("ADD", "c1", pod))
+        assert isinstance(reply, HttpReply) and reply.status == 200, reply
+        assert lab.disks["n1"].unsynced == before + 2  # the grant, and the network configuration that was new
+        gone = agent.front.answer(http("DEL", "c1"))
+        assert isinstance(gone, HttpReply) and gone.status == 200
+        assert lab.disks["n1"].unsynced == before + 3
+
+
+async def test_an_add_that_must_wait_says_so_and_holds_nothing_meanwhile(lab: Lab) -> None:
+    async with lab.agent("n1") as agent:
+        answer = agent.front.answer(http("ADD", "c1", await lab.pod("p", "n1")))
+        assert not isinstance(answer, HttpReply)
+        assert not agent.allocator.all()
+        assert (await answer).status == 200
+        assert len(agent.allocator.all()) == 1
 
 
 async def test_old_versions_get_the_family_in_their_result(lab: Lab) -> None:
@@ -312,11 +336,11 @@ async def test_check_status_and_gc(lab: Lab) -> None:
     ],
 )
 async def test_bad_requests_get_one_error_object(lab: Lab, change: dict[str, object], code: int) -> None:
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     async with lab.agent("n1") as agent:
         pod = await lab.pod("p", "n1")
-        assert (await failed(agent, replace(http("ADD", "c1", pod), **change)))["code"] == code  # type: ignore[arg-type]
+        assert (await failed(agent, replace(http("ADD", "c1", pod), **change)))["code"] == code
         assert agent.allocator.all() == ()
 
 

@@ -33,7 +33,7 @@ async def test_spooled_deletes_free_what_they_name_and_then_vanish(lab: Lab, tmp
     async with lab.agent("n1") as agent:
         await add(agent, "c1", await lab.pod("p", "n1"))
         spooled(tmp_path, "00000000000000000001-7.del", "c1")
-        spool = Spool(tmp_path, agent.verbs, SystemClock())
+        spool = Spool(tmp_path, agent.verbs.delete, SystemClock())
         assert spool.depth == 1
         assert await spool.replay() == 1
         assert agent.allocator.all() == ()
@@ -46,7 +46,7 @@ async def test_a_broken_entry_is_set_aside_and_the_next_is_served(lab: Lab, tmp_
         (tmp_path / "00000000000000000001-7.del").write_bytes(b"not http")
         (tmp_path / "00000000000000000002-7.del").write_bytes(b"POST /cni HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
         spooled(tmp_path, "00000000000000000003-7.del", "c2")
-        assert await Spool(tmp_path, agent.verbs, SystemClock()).replay() == 1
+        assert await Spool(tmp_path, agent.verbs.delete, SystemClock()).replay() == 1
         assert agent.allocator.all() == ()
         assert sorted(path.suffix for path in tmp_path.iterdir()) == [".refused", ".refused"]
 
@@ -57,7 +57,7 @@ async def test_half_written_files_are_left_alone_until_they_are_old(lab: Lab, tm
         for path in (young, old):
             path.write_bytes(b"POST")
         os.utime(old, (1.0, 1.0))
-        spool = Spool(tmp_path, agent.verbs, SystemClock())
+        spool = Spool(tmp_path, agent.verbs.delete, SystemClock())
         assert await spool.replay() == 0
         spool.tidy()
         assert (young.exists(), old.exists()) == (True, False)

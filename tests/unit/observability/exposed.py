@@ -31,7 +31,7 @@ class AgentScrape:
         self.happened = Happenings()
         self.registry = new_registry("agent", "test")
         self.api = ApiMetrics(self.registry)
-        spool = Spool(place, agent.verbs, clock)
+        spool = Spool(place, agent.verbs.delete, clock)
         self.registry.register(AgentCollector(agent, spool, self.happened, clock, lambda: 0.0))
         self.registry.register(SpiderpoolAgentCollector(agent, debug=debug))
 

@@ -49,7 +49,7 @@ async def test_every_line_of_a_request_carries_its_number_verb_and_short_contain
     lab: Lab, output: io.StringIO
 ) -> None:
     async with lab.agent("n1") as agent:
-        agent.verbs.observers.append(log_address_given)
+        agent.adding.observers.append(log_address_given)
         pod = await lab.pod("p", "n1")
         address = (await add(agent, CONTAINER, pod))[0]
         await delete(agent, CONTAINER)
@@ -80,7 +80,7 @@ BODIES = (
 @pytest.mark.parametrize("body", BODIES, ids=range(len(BODIES)))
 async def test_what_came_on_stdin_is_never_logged(lab: Lab, output: io.StringIO, verb: str, body: bytes) -> None:
     async with lab.agent("n1") as agent:
-        agent.verbs.observers.append(log_address_given)
+        agent.adding.observers.append(log_address_given)
         whole = http(verb, CONTAINER, await lab.pod("p", "n1"))
         await agent.serve(HttpRequest("POST", "/cni", whole.headers, body))
     assert SECRET not in output.getvalue()

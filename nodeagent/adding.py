@@ -1,0 +1,375 @@
+"""CNI ADD, from a validated request to the addresses of one interface.
+
+The decisions are one function, `_step`, which never waits: it ends with what the interface got, or says what must be waited for before it can be
+asked again. A node that has a free address of the pod's pools ends at the first step, in one turn of the event loop and without a task; the others
+go on in `_patiently`. ADD makes no API call and waits for no probe there; else it stands in line, bounded, holding nothing.
+
+Requests for one interface of one pod are served one after the other, so that concurrent duplicates get one answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from contextlib import suppress
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+import msgspec
+
+from adapters.clock import Clock
+from adapters.kube.store import Store, StoreError
+from crds.core import POD, Pod
+from ipam.addresses import Family
+from ipam.errors import ApiUnreachable, DeadlineExceeded, Fenced, NephilaError, PodGone, PoolExhausted, Tombstoned
+from ipam.owners import TopOwner
+from ipam.selection import Selection
+from ipam.stock import Held, Stock
+from nodeagent.afterwards import Afterwards
+from nodeagent.allocator import Allocator, Attachment, Key
+from nodeagent.answers import add_result
+from nodeagent.identities import Identities
+from nodeagent.needs import Needs
+from nodeagent.outbox import Outbox
+from nodeagent.ownership import Ownership
+from nodeagent.pins import Pins
+from nodeagent.refill import Refill
+from nodeagent.request import CniRequest
+from nodeagent.waiting import Ticket, WaitingLine
+from nodeagent.world import World
+
+Taken = TypeVar("Taken")
+
+
+class AddOutcome(msgspec.Struct, frozen=True):
+    """For metrics and logs: how an ADD was served."""
+
+    attachment: Attachment
+    how: str  # repeat, adopted, warm, waited, moved
+    seconds: float
+
+
+class Granted(msgspec.Struct, frozen=True):
+    """`pod` None: it is not known here any more."""
+
+    attachment: Attachment
+    how: str
+    pod: Pod | None
+
+
+class Attempt(msgspec.Struct):
+    """One ADD, and what was found out by waiting for it so far."""
+
+    request: CniRequest
+    key: Key
+    began: float
+    deadline: float
+    pod: Pod | None = None  # read from the API, because the watch had not shown it
+    owner: TopOwner | None = None
+    ticket: Ticket | None = None
+    nobodys: bool = False  # the address will be the pod's alone: no identity that outlives it
+    adopted: bool = False
+    told: bool = False
+
+
+Wait: TypeAlias = Callable[[Attempt], Awaitable[Granted | None]]
+"""What a step needs before it can be taken again; some waits end with the grant themselves."""
+
+
+class Adding:
+    """`on_change`: attachments changed; it is called once the reply has left, or at once if something that is still to be done depends on it."""
+
+    def __init__(
+        self,
+        world: World,
+        needs: Needs,
+        ownership: Ownership,
+        allocator: Allocator,
+        stock: Stock,
+        refill: Refill,
+        line: WaitingLine,
+        store: Store,
+        clock: Clock,
+        wait_s: float,
+        why_closed: Callable[[], str],
+        on_change: Callable[[], None],
+        pins: Pins,
+        identities: Identities,
+        outbox: Outbox,
+        sync: Callable[[], Awaitable[None]],
+        afterwards: Afterwards,
+    ) -> None:
+        self._pins = pins
+        self._identities = identities
+        self._outbox = outbox
+        self._sync = sync
+        self._world = world
+        self._needs = needs
+        self._ownership = ownership
+        self._allocator = allocator
+        self._stock = stock
+        self._refill = refill
+        self._line = line
+        self._store = store
+        self._clock = clock
+        self._wait_s = wait_s
+        self._why_closed = why_closed
+        self._on_change = on_change
+        self._afterwards = afterwards
+        self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
+        self.observers: list[Callable[[AddOutcome], None]] = []
+        self.started = asyncio.Event()
+        """Set once the agent has joined: an ADD that comes earlier waits for that, as for an address."""
+
+    def add(self, request: CniRequest) -> bytes | Awaitable[bytes]:
+        """The answer, or what must be awaited for it. Raises NephilaError, as does what is awaited; then nothing is held for this request."""
+        began = self._clock.now()
+        key = Key(request.conf.name, request.container_id, request.ifname)
+        attempt = Attempt(request, key, began, began + self._wait_s)
+        if self._turn(request) not in self._in_flight:
+            found = self._step(attempt)
+            if isinstance(found, Granted):
+                return self._answer(attempt, found)
+        return self._patiently(attempt)
+
+    async def _patiently(self, attempt: Attempt) -> bytes:
+        turn = self._turn(attempt.request)
+        while (other := self._in_flight.get(turn)) is not None:
+            await other.wait()
+        done = self._in_flight[turn] = asyncio.Event()
+        try:
+            while True:
+                found = self._step(attempt)
+                granted = found if isinstance(found, Granted) else await found(attempt)
+                if granted is not None:
+                    return self._answer(attempt, granted)
+        finally:
+            del self._in_flight[turn]
+            done.set()
+
+    def _turn(self, request: CniRequest) -> tuple[str, str, str]:
+        return (request.pod_uid or f"{request.namespace}/{request.pod}", request.conf.name, request.ifname)
+
+    def _answer(self, attempt: Attempt, granted: Granted) -> bytes:
+        request, pod = attempt.request, granted.pod
+        clean = self._needs.clean_gateway(pod, request.ifname, request.conf.ipam)
+        answer = add_result(request, granted.attachment, pod, self._world.pools.catalog, clean=clean)
+        outcome = AddOutcome(granted.attachment, granted.how, self._clock.now() - attempt.began)
+        self._afterwards(partial(self._observe, outcome))
+        return answer
+
+    def _observe(self, outcome: AddOutcome) -> None:
+        for observe in self.observers:
+            observe(outcome)
+
+    # One step ------------------------------------------------------------------------------------------------------------------------
+
+    def _step(self, attempt: Attempt) -> Granted | Wait:
+        """Grant, or say what is missing. Raises NephilaError."""
+        request, key = attempt.request, attempt.key
+        if self._allocator.is_buried(key):
+            raise Tombstoned(
+                f"container {request.container_id} was deleted already", hint="the runtime starts a new one"
+            )
+        self._needs.learn(request.ifname, request.conf.ipam)
+        present = self._allocator.get(key)
+        if present is not None and present.pod_uid == (request.pod_uid or present.pod_uid):
+            return self._present(attempt, present)
+        if not self.started.is_set() and self._clock.now() < attempt.deadline:
+            return self._until_started
+        pod = self._world.pods.get(request.pod, request.namespace)
+        if pod is None or (request.pod_uid and pod.uid != request.pod_uid):
+            pod = attempt.pod  # the API server may be ahead of our watch
+        if pod is None:
+            return self._fetch_pod
+        former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
+        if former is not None:
+            adopted = self._allocator.adopt(former, request.container_id, request.netns)
+            self._on_change()
+            attempt.adopted = True
+            return self._present(attempt, adopted)
+        needs_owner = self._needs.admit(pod, request.ifname, request.conf.ipam)
+        if needs_owner and attempt.owner is None:
+            return partial(self._find_owner, pod)
+        if not attempt.nobodys and not self._identities.is_nobodys(pod, request.ifname):
+            return partial(self._identified, pod)
+        self._refuse_if_over(key)
+        selection = self._needs.selection(pod, request.ifname, request.conf.ipam, attempt.owner)
+        picks, short = self._pick(selection, attempt.ticket, ())
+        if short:
+            return partial(self._stand_in_line, selection, picks, short)
+        granted = self._allocator.grant(self._wanted(attempt, pod), picks)
+        self._afterwards(self._on_change)
+        return Granted(granted, "waited" if attempt.ticket else "warm", pod)
+
+    def _present(self, attempt: Attempt, present: Attachment) -> Granted | Wait:
+        """The pod's interface has its addresses already."""
+        if not attempt.told and self._must_tell(present):
+            return self._tell
+        seen = self._world.pods.get(present.pod, present.namespace) or attempt.pod
+        how = "adopted" if attempt.adopted else "repeat"
+        return Granted(present, how, seen if seen is not None and seen.uid == present.pod_uid else None)
+
+    def _wanted(self, attempt: Attempt, pod: Pod) -> Attachment:
+        return Attachment(attempt.key, pod.namespace, pod.name, pod.uid, attempt.request.netns, (), 0.0)
+
+    def _refuse_if_over(self, key: Key) -> None:
+        """What must hold at the moment of the grant. Raises Fenced, Tombstoned."""
+        if closed := self._why_closed():
+            raise Fenced(
+                f"this node may not hand out new addresses: {closed}",
+                hint="see `nephila nodes`; the kubelet tries again",
+            )
+        if self._allocator.is_buried(key):
+            raise Tombstoned(f"container {key.container_id} was deleted while it waited")
+
+    def _pick(
+        self, selection: Selection, ticket: Ticket | None, have: Collection[Family]
+    ) -> tuple[list[Held], list[tuple[str, ...]]]:
+        """One slot per family, in the order of the candidates, and the candidates of the families that have none."""
+        picks: list[Held] = []
+        short: list[tuple[str, ...]] = []
+        for family, names in selection.candidates.items():
+            if family in have:
+                continue
+            held = next((found for name in names if (found := self._pick_from(name, ticket)) is not None), None)
+            if held is None:
+                short.append(names)
+            else:
+                picks.append(held)
+        short.extend((pool.name,) for pool in selection.missing if pool.family not in have)
+        return picks, short
+
+    def _pick_from(self, pool: str, ticket: Ticket | None) -> Held | None:
+        """Nobody overtakes those who wait for this pool."""
+        if self._line.is_behind(ticket, pool):
+            return None
+        return self._stock.pick(pool, self._clock.now())
+
+    # Waits ---------------------------------------------------------------------------------------------------------------------------
+
+    async def _until_started(self, attempt: Attempt) -> None:
+        """The runtime's retry would cost more than the rest of a start; where that takes longer, `_refuse_if_over` says so."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(max(attempt.deadline - self._clock.now(), 0.0)):
+                await self.started.wait()
+
+    async def _fetch_pod(self, attempt: Attempt) -> None:
+        """One GET, because the kubelet may be faster than our watch. Raises PodGone, ApiUnreachable."""
+        request = attempt.request
+        try:
+            pod = await self._store.get(POD, request.pod, request.namespace)
+        except StoreError as error:
+            raise ApiUnreachable(
+                f"pod {request.namespace}/{request.pod} is not known here and the API server does not answer: {error}",
+                hint="the kubelet tries again",
+            ) from error
+        if pod is None:
+            raise PodGone(
+                f"pod {request.namespace}/{request.pod} does not exist",
+                hint="nothing to do: it needs no address any more",
+            )
+        if request.pod_uid and pod.uid != request.pod_uid:
+            raise PodGone(
+                f"pod {request.namespace}/{request.pod} with UID {request.pod_uid} was replaced by {pod.uid}",
+                hint="nothing to do: the new pod has a sandbox of its own",
+            )
+        attempt.pod = pod
+
+    async def _find_owner(self, pod: Pod, attempt: Attempt) -> None:
+        attempt.owner = await self._ownership.of(pod)
+
+    async def _stand_in_line(
+        self, selection: Selection, picks: list[Held], short: list[tuple[str, ...]], attempt: Attempt
+    ) -> None:
+        """Wait until one of the pools that matter has something to look at. Raises when the time is over."""
+        remaining = attempt.deadline - self._clock.now()
+        if remaining <= 0:
+            raise self._exhausted(selection, short)
+        attempt.ticket = attempt.ticket or self._line.take()
+        self._refill.kick()
+        found = tuple(held.pool for held in picks)
+        await self._line.wait(attempt.ticket, self._hopeful(short), remaining, found=found)
+
+    async def _identified(self, pod: Pod, attempt: Attempt) -> Granted | None:
+        """An address that belongs to an identity: its pin, and what tells where it is, are written before the reply."""
+        request = attempt.request
+        identity = await self._identities.of(pod, request.ifname, request.conf.name)
+        if identity is None:
+            attempt.nobodys = True
+            return None
+        select = partial(self._needs.selection, pod, request.ifname, request.conf.ipam, attempt.owner)
+        async with self._pins.turn(identity, pod) as work:
+            selection = select()
+            awaited = (pool.family for pool in selection.missing)
+            brought = await work.bring(selection.candidates, awaited, attempt.deadline)
+            fresh, how = await self._in_line(attempt, select, brought, work.set_aside)
+            await work.fasten(fresh)
+            self._refuse_if_over(attempt.key)
+            picks = sorted([*brought.values(), *fresh], key=lambda held: held.slot.family)
+            work.still_ours(picks)
+            granted = self._allocator.grant(self._wanted(attempt, pod), picks)
+            await self._sync()
+        self._on_change()
+        if self._must_tell(granted):
+            await self._outbox.deliver(f"{pod.namespace}/{pod.name}", pod.uid)
+        return Granted(granted, "moved" if brought else how, pod)
+
+    async def _in_line(
+        self,
+        attempt: Attempt,
+        select: Callable[[], Selection],
+        have: Collection[Family],
+        take: Callable[[list[Held]], Taken],
+    ) -> tuple[Taken, str]:
+        """A slot of every family but those in `have`. `take` gets all picks at once, in the same step of the event loop."""
+        while True:
+            self._refuse_if_over(attempt.key)
+            selection = select()
+            picks, short = self._pick(selection, attempt.ticket, have)
+            if not short:
+                return take(picks), "waited" if attempt.ticket else "warm"
+            await self._stand_in_line(selection, picks, short, attempt)
+
+    def _must_tell(self, attachment: Attachment) -> bool:
+        """What tells where a pinned address is, is written before the reply: the identity's next node looks for the pin there."""
+        pinned = any(self._pins.keeper.is_pinned(grant.slot) for grant in attachment.grants)
+        return pinned and self._outbox.is_due(f"{attachment.namespace}/{attachment.pod}")
+
+    async def _tell(self, attempt: Attempt) -> None:
+        present = self._allocator.get(attempt.key)
+        if present is not None:
+            await self._outbox.deliver(f"{present.namespace}/{present.pod}", present.pod_uid)
+        attempt.told = True
+
+    def _hopeful(self, short: list[tuple[str, ...]]) -> set[str]:
+        """The pools to wait for: of each list, those up to the first that may still have something anywhere."""
+        pools: set[str] = set()
+        for names in short:
+            for name in names:
+                pools.add(name)
+                if not self._refill.is_exhausted(name):
+                    break
+        return pools
+
+    def _exhausted(self, selection: Selection, short: list[tuple[str, ...]]) -> NephilaError:
+        if selection.missing:
+            listed = ", ".join(f"{pool.name} of SpiderSubnet {pool.subnet}" for pool in selection.missing)
+            return DeadlineExceeded(
+                f"application pool {listed} does not exist yet",
+                hint="the leader makes it: see the Events of the SpiderSubnet and of the application; the kubelet tries again",
+            )
+        names = sorted({name for listed in short for name in listed})
+        if any(not self._refill.is_exhausted(name) for name in names):
+            return DeadlineExceeded(
+                f"no address of {', '.join(names)} arrived within {self._wait_s:.0f} s",
+                hint="the kubelet tries again; see `nephila pools`",
+            )
+        effective = self._world.pools.effective
+        sizes = "; ".join(f"{name}: {effective[name].size} addresses" for name in names if name in effective)
+        refused = "; ".join(str(refusal) for refusal in selection.refused)
+        return PoolExhausted(
+            f"all addresses of {', '.join(names)} are used or held",
+            hint="enlarge a pool, or see who holds them with `nephila pools`",
+            details="; ".join(part for part in (sizes, refused) if part),
+        )
