@@ -2,6 +2,8 @@
 .DEFAULT_GOAL := help
 PY := .venv/bin/python
 CNI_BIN := build/cni
+# What users read and operators load: links and commands of the pages; promtool over metrics and alerts; every query of the dashboard.
+OBSERVED := tests/docs $(addprefix tests/unit/observability/test_,metrics.py alerts.py dashboard.py values_page.py)
 export PYTHONDONTWRITEBYTECODE ?=
 
 .PHONY: help
@@ -13,7 +15,7 @@ setup: ## Install Debian packages and the virtual environment
 	@tools/bootstrap core ebpf browser
 
 .PHONY: check
-check: setup ## Formatting, lint, types, import layers, generated files
+check: setup ## Formatting, lint, types, import layers, generated files, docs, metrics, alerts, dashboard, chart
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
@@ -21,6 +23,7 @@ check: setup ## Formatting, lint, types, import layers, generated files
 	$(PY) -m crds.generate --check
 	$(PY) -m e2e.reference --check
 	$(PY) tools/module_map.py --check
+	$(PY) -m pytest -q --durations=0 --durations-min=5 -m "not netns" $(OBSERVED)
 	tools/chart-check
 
 .PHONY: format

@@ -11,6 +11,7 @@ from pathlib import Path
 from e2e.reference.observability import events_page, metrics_page
 from e2e.reference.settings import Undocumented, page
 from e2e.reference.spiderpool import spiderpool_page
+from e2e.reference.values import values_page
 from leader.config import LeaderConfig
 from nodeagent.config import AgentConfig
 
@@ -26,6 +27,7 @@ def outputs() -> dict[Path, str]:
         FOLDER / "events.md": events_page(),
         FOLDER / "agent-config.md": page("The agent's settings", "nephila-agent", AgentConfig),
         FOLDER / "spiderpool-conf.md": spiderpool_page(),
+        FOLDER / "values.md": values_page(),
         FOLDER / "leader-config.md": page("The leader's settings", "nephila-leader", LeaderConfig),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 from typing import Any
 
@@ -332,7 +333,18 @@ def test_every_alert_names_its_runbook() -> None:
     alerts = [entry for group in rule["spec"]["groups"] for entry in group["rules"] if "alert" in entry]
     assert alerts
     for alert in alerts:
-        assert alert["annotations"]["runbook_url"].startswith("https://example.com/runbooks#"), alert["alert"]
+        assert alert["annotations"]["runbook_url"] == f"https://example.com/runbooks/{alert['alert']}.md"
+        assert (ROOT / "docs" / "runbooks" / f"{alert['alert']}.md").exists(), alert["alert"]
+
+
+def test_the_alerts_and_the_dashboard_are_those_that_are_tested() -> None:
+    files = ROOT / "helm" / "nephila" / "files"
+    [rule] = rendered("full").all("PrometheusRule")
+    names = {entry["alert"] for group in rule["spec"]["groups"] for entry in group["rules"]}
+    tested = yaml.safe_load((files / "alerts.yaml").read_text())
+    assert names == {entry["alert"] for group in tested["groups"] for entry in group["rules"]}
+    [dashboard] = [item for item in rendered("full").all("ConfigMap") if "nephila.json" in item["data"]]
+    assert json.loads(dashboard["data"]["nephila.json"]) == json.loads((files / "dashboard.json").read_text())
 
 
 def test_notes_warn_of_what_is_off() -> None:
