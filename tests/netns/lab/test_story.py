@@ -8,6 +8,8 @@ from rich.console import Console
 
 from e2e.lab import run as runs
 
+SMALLER = {"tight": (5, 120), "strand": (3, 20)}  # nodes and pods: the scenario's own size is for `make lab`
+
 
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
@@ -18,6 +20,7 @@ from e2e.lab import run as runs
         "rolling-restart",
         "bad-input",
         "tight",
+        "strand",
         "conflict",
         "leader-kill",
         "node-death",
@@ -28,5 +31,6 @@ from e2e.lab import run as runs
 )
 def test_the_real_agent_passes(name: str) -> None:
     console = Console(file=sys.stderr, width=150)
-    summary = asyncio.run(runs.run_scenario(runs.load(name), None, console))
+    nodes, size = SMALLER.get(name, (None, None))
+    summary = asyncio.run(runs.run_scenario(runs.load(name), nodes, console, size=size))
     assert summary.passed, summary.as_json()
