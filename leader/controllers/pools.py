@@ -148,7 +148,7 @@ class Pools:
 
     async def _write(self, stored: SpiderIPPool, status: dict[str, Any]) -> Outcome[SpiderIPPool] | None:
         present = msgspec.to_builtins(stored.status) if stored.status is not UNSET else {}
-        if present == {name: value for name, value in status.items() if value not in (None, ())}:
+        if all(_plain(present.get(name)) == _plain(value) for name, value in status.items()):
             return None
         outcome = await self._writer.patch(IP_POOL, stored, {"status": status}, subresource="status")
         if isinstance(outcome, Stored):
@@ -211,6 +211,11 @@ def _wire_conditions(conditions: tuple[Condition, ...], generation: int) -> list
         for item in conditions
     ]
     return found
+
+
+def _plain(value: object) -> object:
+    """What JSON makes of it: a tuple is a list there, and an empty one is left out as None is."""
+    return (list(value) or None) if isinstance(value, tuple | list) else value
 
 
 def _conditions(stored: SpiderIPPool) -> dict[str, Condition]:
