@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 RECALL_GAP_S = 0.01
 RECALL_PERIOD_S = 1.0
 POOLS_GAP_S = 0.1
+POOLS_PERIOD_S = 0.5  # a change right after a pass, of a pool written just then, waits for the gap and for two passes: below two seconds
 APPLICATIONS_GAP_S, APPLICATIONS_PERIOD_S = 0.02, 1.0
 CONSISTENCY_PERIOD_S = 600.0
 SWEEPS_PER_S, SWEEP_BURST = 20.0, 100.0
@@ -184,7 +185,14 @@ class Leader:
             Loop("reclaim", nodes, clock, entropy, period_s=config.reclaim.period_s),
             Loop("endpoints", reign.endpoints.work, clock, entropy, period_s=config.sweep.period_s),
             Loop("pins", reign.pins.work, clock, entropy, period_s=config.sweep.period_s),
-            Loop("pools", reign.pools.work, clock, entropy, period_s=min(config.status.gap_s, 1.0), gap_s=POOLS_GAP_S),
+            Loop(
+                "pools",
+                reign.pools.work,
+                clock,
+                entropy,
+                period_s=min(config.status.gap_s / 2, POOLS_PERIOD_S),
+                gap_s=POOLS_GAP_S,
+            ),
             Loop(
                 "applications",
                 reign.applications.work,
