@@ -48,6 +48,12 @@ Confirm = Annotated[bool, typer.Option("--confirm", help="Yes, do it.")]
 Nodes = Annotated[int | None, typer.Option("--nodes", min=1, max=100, help="Number of nodes.")]
 
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Explain a manifest (-f) that was not applied.")]
+ManifestFile = Annotated[
+    str, typer.Option("--filename", "-f", help="Manifest of a pod or workload; - is stdin.", show_default=False)
+]
+
+
 @app.callback()
 def connection(
     context: typer.Context,
@@ -130,10 +136,8 @@ def trace_mac(context: typer.Context, mac: str, output: Output = "") -> None:
 @explain.callback()
 def explain_file(
     context: typer.Context,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Explain a manifest (-f) that was not applied.")] = False,
-    file: Annotated[
-        str, typer.Option("--filename", "-f", help="Manifest of a pod or workload; - is stdin.", show_default=False)
-    ] = "",
+    dry_run: DryRun = False,
+    file: ManifestFile = "",
     interface: Interface = "",
     on_node: OnNode = "",
     config: Config = "",
@@ -144,22 +148,16 @@ def explain_file(
         return
     if not (dry_run and file):
         raise typer.BadParameter("give `pod NAMESPACE/NAME`, or --dry-run -f FILE")
-    _run(
-        context,
-        "explain_manifest",
-        fmt=output,
-        file=file,
-        interface=interface,
-        node=on_node,
-        config=config,
-        netconf=netconf,
-    )
+    arguments = {"interface": interface, "node": on_node, "config": config, "netconf": netconf}
+    _run(context, "explain_manifest", fmt=output, file=file, **arguments)
 
 
 @explain.command("pod")
 def explain_pod(
     context: typer.Context,
-    pod: Annotated[str, typer.Argument(help="NAMESPACE/NAME")],
+    pod: Annotated[str, typer.Argument(help="NAMESPACE/NAME", show_default=False)] = "",
+    dry_run: DryRun = False,
+    file: ManifestFile = "",
     interface: Interface = "",
     on_node: OnNode = "",
     config: Config = "",
@@ -168,7 +166,12 @@ def explain_pod(
 ) -> None:
     """Every step of the selection: source, pools in order, refusals with their cure. Exit code 1 if no address could be had."""
     arguments = {"interface": interface, "node": on_node, "config": config, "netconf": netconf}
-    _run(context, "explain_existing", fmt=output, pod=pod, **arguments)
+    if pod and not (dry_run or file):
+        _run(context, "explain_existing", fmt=output, pod=pod, **arguments)
+    elif dry_run and file and not pod:
+        _run(context, "explain_manifest", fmt=output, file=file, **arguments)
+    else:
+        raise typer.BadParameter("give NAMESPACE/NAME, or --dry-run -f FILE")
 
 
 @app.command()

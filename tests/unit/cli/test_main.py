@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +191,37 @@ async def test_the_commands_over_http(running: Running) -> None:
     assert (status, "adopt 0 addresses" in out) == (0, True)
 
 
+PLANNED = """
+apiVersion: v1
+kind: Pod
+metadata:
+  name: planned
+  annotations:
+    ipam.spidernet.io/ippool: '{"ipv4": ["%s"]}'
+spec:
+  containers: [{name: c, image: i}]
+"""
+
+
+async def test_a_pod_is_explained_from_its_file_before_it_exists(running: Running, tmp_path: Path) -> None:
+    await populate(running)
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    beat = {"sequence": 1, "bootID": "b", "nodeUID": "u", "renewTime": now}
+    await running.store.patch(IP_NODE, "node-1", {"status": {"heartbeat": beat}}, subresource="status")
+    file = tmp_path / "pod.yaml"
+    file.write_text(PLANNED % "p")
+    status, out, err = await running.nephila("explain", "pod", "--dry-run", "-f", str(file))
+    assert (status, err) == (0, ""), out
+    assert "default/planned" in out and "1. p: 1 of 3 addresses free" in out
+    await running.store.patch(IP_POOL, "p", {"spec": {"disable": True}})
+    status, out, _ = await running.nephila("explain", "pod", "--dry-run", "-f", str(file))
+    assert (status, "NO ADDRESS: " in out, "p: it is disabled" in out) == (1, True, True), out
+    file.write_text(PLANNED % "q")
+    status, out, _ = await running.nephila("explain", "pod", "--dry-run", "-f", str(file), "-o", "json")
+    (eth0,) = msgspec.json.decode(out)["interfaces"]
+    assert (status, "IPPool 'q'" in eth0["cause"], "create it, or correct the name" in eth0["fix"]) == (1, True, True)
+
+
 async def test_changes_over_http_are_guarded(running: Running) -> None:
     await populate(running)
     status, _, err = await running.nephila("release", "10.1.0.3")
@@ -242,6 +274,7 @@ async def test_doctor_judges_a_cluster(running: Running, tmp_path: Path) -> None
         (("trace", "mac", "02:00:00:00:00:01"), 1, "nobody is known with MAC"),
         (("explain", "pod", "a/b/c"), 2, "write NAMESPACE/NAME"),
         (("explain", "--dry-run", "-f", "/absent"), 2, "-f /absent: cannot be read"),
+        (("explain", "pod", "--dry-run", "-f", "/absent"), 2, "-f /absent: cannot be read"),
         (("pools", "--server", "http://127.0.0.1:1"), 3, "the API server does not answer"),
         (("pools", "--kubeconfig", "/absent"), 3, "--kubeconfig /absent: no such file"),
     ],
