@@ -206,7 +206,9 @@ spec:
 async def test_a_pod_is_explained_from_its_file_before_it_exists(running: Running, tmp_path: Path) -> None:
     await populate(running)
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    beat = {"sequence": 1, "bootID": "b", "nodeUID": "u", "renewTime": now}
+    node = await running.store.get(NODE, "node-1")
+    assert node is not None
+    beat = {"sequence": 1, "bootID": "b", "nodeUID": node.uid, "renewTime": now}
     await running.store.patch(IP_NODE, "node-1", {"status": {"heartbeat": beat}}, subresource="status")
     file = tmp_path / "pod.yaml"
     file.write_text(PLANNED % "p")
