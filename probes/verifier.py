@@ -6,11 +6,11 @@ while quarantined, on the quarantine's own schedule. Never in the ADD path: prob
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from adapters.clock import Clock
+from adapters.waking import Kick
 from ipam.addresses import Address
 from probes.prober import Lane, Prober
 from probes.profiles import BALANCED, Profile
@@ -56,7 +56,7 @@ class Verifier:
         self._profile = profile
         self._retest_s = retest_s
         self._tracked: dict[Address, _Tracked] = {}
-        self._changed = asyncio.Event()
+        self._changed = Kick()
 
     def track(self, address: Address, holder: str | None = None) -> None:
         """Keep `address` verified from now on; `holder`: the MAC of our pod that uses it. Raises ValueError beyond
@@ -69,7 +69,7 @@ class Verifier:
         if len(self._tracked) >= MAX_TRACKED:
             raise ValueError(f"at most {MAX_TRACKED} addresses can be kept verified")
         self._tracked[address] = _Tracked(holder, self._clock.now())
-        self._changed.set()
+        self._changed()
 
     def forget(self, address: Address) -> None:
         """Stop testing `address` and drop its verdict."""
@@ -110,7 +110,7 @@ class Verifier:
                 await self.sweep(due)
                 continue
             wake = min((known.due for known in self._tracked.values()), default=now + IDLE_S)
-            await self._idle(min(wake - now, IDLE_S))
+            await self._changed.within(self._clock, min(wake - now, IDLE_S))
 
     async def sweep(self, addresses: Iterable[Address]) -> None:
         """Test these addresses now, whether due or not; addresses forgotten meanwhile are left out."""
@@ -144,12 +144,3 @@ class Verifier:
             known.verdict, known.retry_s = verdict, FIRST_RETRY_S
             known.due = known.quarantine.next_test if known.quarantine is not None else now + self._interval_s / 2
         self._on_verdict(verdict)
-
-    async def _idle(self, seconds: float) -> None:
-        sleeper = asyncio.ensure_future(self._clock.sleep(seconds))
-        changed = asyncio.ensure_future(self._changed.wait())
-        try:
-            await asyncio.wait({sleeper, changed}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            sleeper.cancel()
-            changed.cancel()

@@ -17,6 +17,8 @@ WEAKENINGS: Mapping[str, Variant] = {
     "the node resumes on a read": Variant(resume_by_write=False),
     "a missing mailbox counts as unfenced": Variant(missing_mailbox_fences=False),
     "the leader reclaims by belief": Variant(mark=False),
+    "leases that were re-taken long ago open the node": Variant(retake_in_time=False),
+    "the journal learns of a mailbox while its mark stands": Variant(keep_uid_when_acknowledged=False),
 }
 
 

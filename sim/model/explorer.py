@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sim.model.state import canonical, first
+from sim.model.state import State, canonical, first
 from sim.model.steps import Variant, steps
 
 
@@ -20,28 +20,25 @@ class Found:
 
 
 def explore(variant: Variant, limit: int = 5_000_000) -> Found:
-    """States are remembered by their hashes: 64 bits, which among a few million states collide with a chance of one in a million."""
     begin = canonical(first())
-    parents: dict[int, tuple[int, str] | None] = {hash(begin): None}
+    parents: dict[State, tuple[State, str] | None] = {begin: None}
     waiting = deque([begin])
     while waiting:
         state = waiting.popleft()
-        here = hash(state)
         for label, raw in steps(state, variant):
             new = canonical(raw)
-            mark = hash(new)
-            if mark in parents:
+            if new in parents:
                 continue
-            parents[mark] = (here, label)
+            parents[new] = (state, label)
             if new.is_double:
-                return Found(len(parents), False, tuple(_run(parents, mark)))
+                return Found(len(parents), False, tuple(_run(parents, new)))
             if len(parents) >= limit:
                 return Found(len(parents), False, ())
             waiting.append(new)
     return Found(len(parents), True, ())
 
 
-def _run(parents: dict[int, tuple[int, str] | None], last: int) -> Iterator[str]:
+def _run(parents: dict[State, tuple[State, str] | None], last: State) -> Iterator[str]:
     labels = []
     step = parents[last]
     while step is not None:

@@ -12,7 +12,22 @@ from dataclasses import dataclass, replace
 
 from ipam import lease, reclaim
 from ipam.fence import Fence, acknowledged, cleared, observed
-from sim.model.state import FRESH, NEVER, PAGE, SLOT, A, Agent, B, Leading, Pending, State, remembrance
+from sim.model.state import (
+    FRESH,
+    NEVER,
+    NOT_RETAKEN,
+    PAGE,
+    RETAKEN,
+    RETAKEN_LATE,
+    SLOT,
+    A,
+    Agent,
+    B,
+    Leading,
+    Pending,
+    State,
+    remembrance,
+)
 
 RULES = reclaim.Rules(lease_s=1.0, grace_s=0.0)
 LATER = RULES.wait_s
@@ -29,6 +44,8 @@ class Variant:
     resume_by_write: bool = True
     missing_mailbox_fences: bool = True
     mark: bool = True
+    retake_in_time: bool = True
+    keep_uid_when_acknowledged: bool = True
 
 
 def steps(state: State, variant: Variant) -> Iterator[Step]:
@@ -57,25 +74,33 @@ def _agent(state: State, variant: Variant) -> Iterator[Step]:
     if _has_fresh(a):
         yield "A's lease time passes", _lapse(state)
     if not a.starting:
-        # The journal keeps the lease, the acknowledgement and the mailbox's uid; the mark and what was known of the mailbox are gone.
-        fence = replace(a.fence, mark="")
-        yield "A's agent restarts", _with(state, fence=fence, starting=True, retaken=False, pending=None, seen=0)
+        # The journal keeps the lease, and what was acknowledged by which mailbox; the mark and what was known of the mailbox are gone.
+        fence = replace(a.fence, mark="", mailbox_uid=a.kept_uid)
+        yield "A's agent restarts", _with(state, fence=fence, starting=True, retaken=NOT_RETAKEN, pending=None, seen=0)
     if a.pending is None:
         yield from _agent_decisions(state, variant)
 
 
 def _has_fresh(a: Agent) -> bool:
     """True if A has begun something less than the lease time ago that may let it hand out."""
-    return a.fence.acknowledged_at == FRESH or a.retaken or (a.pending is not None and a.pending.sent_at == FRESH)
+    return (
+        a.fence.acknowledged_at == FRESH
+        or a.retaken == RETAKEN
+        or (a.pending is not None and a.pending.sent_at == FRESH)
+    )
 
 
 def _lapse(state: State) -> State:
-    """All that A has begun so far is older than the lease time; a re-taking counts no longer either (Mailbox._answer_mark)."""
+    """All that A has begun so far is older than the lease time; a re-taking does not open any more (Mailbox._answer_mark)."""
     a = state.a
     pending = a.pending._replace(sent_at=NEVER) if a.pending else None
-    leaders = tuple(leader._replace(may_ripen=True) for leader in state.leaders)
+    leaders = tuple(
+        leader._replace(may_ripen=True) if isinstance(leader.state, reclaim.Marked) else leader
+        for leader in state.leaders
+    )
     fence = replace(a.fence, acknowledged_at=NEVER)
-    return _with(state, fence=fence, retaken=False, pending=pending)._replace(leaders=leaders)  # type: ignore[arg-type]
+    retaken = RETAKEN_LATE if a.retaken else NOT_RETAKEN
+    return _with(state, fence=fence, retaken=retaken, pending=pending)._replace(leaders=leaders)  # type: ignore[arg-type]
 
 
 def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
@@ -88,7 +113,7 @@ def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
     if a.fence.mark and not a.retaken:
         current = state.block.lease_of(A)
         if current is None or not variant.resume_by_write:
-            yield "A reads what it may keep", _with(_read_block(state), retaken=True)
+            yield "A reads what it may keep", _with(_read_block(state), retaken=RETAKEN)
         else:
             written = lease.retake(state.block, A, A, current.epoch)
             yield (
@@ -111,12 +136,12 @@ def _read_block(state: State) -> State:
 def _read_box(state: State, variant: Variant) -> State:
     a, box = state.a, state.box
     if box is None and not variant.missing_mailbox_fences:
-        return _with(state, seen=-1, retaken=False)
+        return _with(state, seen=-1, retaken=NOT_RETAKEN)
     uid = box.uid if box else None
     fence = observed(a.fence, uid, box.standing_mark if box else "")
     if not variant.missing_mailbox_fences and box is not None and not box.standing_mark:
         fence = replace(a.fence, mailbox_uid=box.uid)
-    retaken = a.retaken and fence.mark == a.fence.mark
+    retaken = a.retaken if fence.mark == a.fence.mark else NOT_RETAKEN
     return _with(state, fence=fence, retaken=retaken, seen=int(box.resource_version) if box else -1)
 
 
@@ -132,10 +157,9 @@ def _agent_requests(state: State, variant: Variant) -> Iterator[Step]:
             yield f"A's {pending.what} is refused", _read_block(idle)
             return
         applied = idle._replace(block=pending.block, version=state.version + 1)
-        yield (
-            f"A's {pending.what} is applied",
-            _with(_read_block(applied), retaken=pending.what == "retake" and pending.sent_at == FRESH),
-        )
+        begun = RETAKEN if pending.sent_at == FRESH else RETAKEN_LATE
+        retaken = begun if pending.what == "retake" else NOT_RETAKEN
+        yield f"A's {pending.what} is applied", _with(_read_block(applied), retaken=retaken)
         yield f"A's {pending.what} is applied, unanswered", _read_block(applied)
     else:
         yield from _beat(idle, pending, variant)
@@ -148,10 +172,11 @@ def _beat(state: State, pending: Pending, variant: Variant) -> Iterator[Step]:
         new = reclaim.Mailbox(str(_next_uid(state)), str(_next_box(state)))
         created = state._replace(box=new)
         if variant.missing_mailbox_fences:
-            fence = _cleared(a, new.uid, pending.sent_at)
+            fence = _cleared(a, a.fence, new.uid, pending.sent_at, variant)
         else:
             fence = acknowledged(replace(a.fence, mailbox_uid=new.uid), pending.sent_at)
-        yield "A creates its mailbox", _acknowledged(created, fence)
+        yield "A creates its mailbox", _acknowledged(created, fence, variant)
+        yield "A's mailbox is created, unanswered", created
         return
     if box is None or pending.version != int(box.resource_version):
         yield "A's heartbeat is refused", _read_box(state, variant)
@@ -162,21 +187,29 @@ def _beat(state: State, pending: Pending, variant: Variant) -> Iterator[Step]:
         box, resource_version=str(_next_box(state)), beat=reclaim.Beat(number, "boot", A.uid), answered=answers
     )
     applied = state._replace(box=written)
-    open_again = acknowledged(observed(a.fence, box.uid, ""), pending.sent_at)
-    fence = _cleared(a, box.uid, pending.sent_at) if a.fence.mark else open_again
-    yield "A's heartbeat is acknowledged", _acknowledged(applied, fence)
+    read = observed(a.fence, box.uid, "")
+    fence = (
+        _cleared(a, read, box.uid, pending.sent_at, variant) if a.fence.mark else acknowledged(read, pending.sent_at)
+    )
+    yield "A's heartbeat is acknowledged", _acknowledged(applied, fence, variant)
     yield "A's heartbeat is applied, unanswered", _with(applied, seen=int(box.resource_version))
 
 
-def _cleared(a: Agent, uid: str, sent_at: float) -> Fence:
+def _cleared(a: Agent, read: Fence, uid: str, sent_at: float, variant: Variant) -> Fence:
     """The mark ends if the leases were re-taken less than the lease time ago; else they are re-taken once more."""
-    return cleared(a.fence, a.fence.mark, uid, sent_at) if a.retaken else replace(a.fence, mailbox_uid=uid)
+    in_time = a.retaken == RETAKEN or (a.retaken and not variant.retake_in_time)
+    return cleared(read, a.fence.mark, uid, sent_at) if in_time else read
 
 
-def _acknowledged(state: State, fence: Fence) -> State:
-    """A acknowledgement after a mark was seen by A only with its leases re-taken: it opens no way for that mark's leader."""
+def _acknowledged(state: State, fence: Fence, variant: Variant) -> State:
+    """An acknowledgement after a mark was seen by A only with its leases re-taken: it opens no way for that mark's leader.
+
+    The journal gets it, and by which mailbox, unless a mark still stands (Mailbox._persist); an agent that starts goes on trying until none does.
+    """
     seen = int(state.box.resource_version) if state.box else -1
-    return _with(state, fence=fence, seen=seen, starting=False, retaken=False)
+    kept = state.a.kept_uid if fence.mark and variant.keep_uid_when_acknowledged else state.box.uid if state.box else ""
+    starting = state.a.starting and bool(fence.mark)
+    return _with(state, fence=fence, seen=seen, starting=starting, retaken=NOT_RETAKEN, kept_uid=kept)
 
 
 # Node B: claims what is free, by compare-and-swap on what stands there -----------------------------------------------------------------------
@@ -307,7 +340,7 @@ def _next_box(state: State) -> int:
 
 def _next_uid(state: State) -> int:
     known = [leader.state.uid for leader in state.leaders if leader.state is not None]
-    uids = [*known, state.a.fence.mailbox_uid, state.box.uid if state.box else ""]
+    uids = [*known, state.a.fence.mailbox_uid, state.a.kept_uid, state.box.uid if state.box else ""]
     return max((int(uid) for uid in uids if uid), default=0) + 1
 
 

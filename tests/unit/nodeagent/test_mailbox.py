@@ -67,9 +67,10 @@ async def test_a_pause_between_the_retaking_and_its_end_makes_the_leases_be_reta
     async def retake() -> None:
         retaken.append(1)
 
+    journal = MemoryJournal()
     mailbox = Mailbox(
         MemoryStore(cluster, fault=stand_still),
-        MemoryJournal(),
+        journal,
         clock,
         Identity("n1", "u1", "boot-1"),
         Fence(60.0),
@@ -79,5 +80,8 @@ async def test_a_pause_between_the_retaking_and_its_end_makes_the_leases_be_reta
     with pytest.raises(ApiUnreachable):
         await mailbox.beat()
     assert not mailbox.fence.is_open(clock.now())
+    assert "mailboxUID" not in journal.load().meta, (
+        "an agent that restarts here must find a mailbox that is not its own"
+    )
     await mailbox.beat()
     assert retaken == [1, 1] and mailbox.fence.is_open(clock.now())
