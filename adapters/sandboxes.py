@@ -33,10 +33,13 @@ class NetnsSandboxes:
 
 
 class ListedSandboxes:
-    """The fake: what is listed lives, all else is gone."""
+    """The fake: what is listed lives or cannot be seen, all else is gone."""
 
     def __init__(self) -> None:
         self.alive: set[str] = set()
+        self.unseen: set[str] = set()
 
     def state(self, netns: str) -> Sandbox:
+        if netns in self.unseen:
+            return Sandbox.UNKNOWN
         return Sandbox.ALIVE if netns in self.alive else Sandbox.GONE

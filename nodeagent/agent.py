@@ -161,7 +161,15 @@ class Agent:
             ports.journal.sync,
             self.afterwards,
         )
-        self.verbs = Verbs(self.world, self.allocator, self.stock, self.why_not_ready, self._allocated, self.afterwards)
+        self.verbs = Verbs(
+            self.world,
+            self.allocator,
+            self.stock,
+            ports.sandboxes,
+            self.why_not_ready,
+            self._allocated,
+            self.afterwards,
+        )
         self.reconciler = Reconciler(
             self.allocator,
             self.world,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
+from adapters.sandboxes import Sandbox, Sandboxes
 from ipam.errors import CheckFailed, NotReady
 from ipam.stock import Stock
 from nodeagent.afterwards import Afterwards
@@ -25,6 +25,7 @@ class Verbs:
         world: World,
         allocator: Allocator,
         stock: Stock,
+        sandboxes: Sandboxes,
         why_not_ready: Callable[[], str],
         on_change: Callable[[], None],
         afterwards: Afterwards,
@@ -32,6 +33,7 @@ class Verbs:
         self._world = world
         self._allocator = allocator
         self._stock = stock
+        self._sandboxes = sandboxes
         self._why_not_ready = why_not_ready
         self._on_change = on_change
         self._afterwards = afterwards
@@ -70,8 +72,9 @@ class Verbs:
     def collect(self, request: CniRequest) -> bytes:
         """GC: free attachments of this very network that the runtime does not list, if their sandbox is really gone.
 
-        No list at all is no information. A listed network name bounds what may be touched; a namespace that still exists protects its
-        attachment, because two runtimes may share a network (containernetworking/cni#1086).
+        No list at all is no information, and a list alone is no proof: a runtime that has just started may have forgotten sandboxes that live, and
+        two runtimes may share a network (containernetworking/cni#1086). So a namespace that still exists, or cannot be seen from here, protects
+        its attachment.
         """
         valid = request.conf.valid_attachments
         if valid is None:
@@ -81,8 +84,9 @@ class Verbs:
             key = attachment.key
             if key.network != request.conf.name or (key.container_id, key.ifname) in listed:
                 continue
-            if attachment.netns and Path(attachment.netns).exists():
-                log.warning("gc_spared", container=key.container_id, why="its network namespace exists")
+            sandbox = self._sandboxes.state(attachment.netns)
+            if sandbox is not Sandbox.GONE:
+                log.warning("gc_spared", container=key.container_id, sandbox=sandbox.value)
                 continue
             self._allocator.release(key)
             log.info("gc_released", container=key.container_id, namespace=attachment.namespace, pod=attachment.pod)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -220,9 +221,9 @@ class Kubelet:
             if pod.deleting:
                 self.pod_ending(pod.uid, 0.0)
 
-    async def collect_garbage(self) -> None:
-        """CNI GC with everything that this runtime knows."""
-        known = [{"containerID": cid, "ifname": "eth0"} for cid in self.sandboxes]
+    async def collect_garbage(self, remembers: Callable[[], bool]) -> None:
+        """CNI GC with what this runtime remembers of its sandboxes."""
+        known = [{"containerID": cid, "ifname": "eth0"} for cid in self.sandboxes if remembers()]
         body = {"cniVersion": "1.1.0", "name": NETWORK, "type": "macvlan", "cni.dev/valid-attachments": known}
         await self.machine.call(
             HttpRequest("POST", "/cni", {"command": "GC"}, json.dumps(body).encode()), DEL_TIMEOUT_S

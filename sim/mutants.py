@@ -15,6 +15,7 @@ from adapters.journal import Write
 from adapters.journal.memory import MemoryDisk, MemoryJournal
 from adapters.kube.memory import MemoryStore
 from adapters.kube.store import Outcome, Unknown
+from adapters.sandboxes import ListedSandboxes
 from crds import convert
 from crds.spiderpool import SpiderIPPool
 from ipam import lease, reclaim
@@ -268,6 +269,17 @@ def spool_replay_twice() -> None:
     _patch(Spool, "_replay_one", replay_one)
 
 
+def believe_the_gc_list() -> None:
+    """GC frees whatever the runtime does not list, also under a sandbox that lives."""
+    original = Verbs.collect
+
+    def collect(self: Verbs, request: CniRequest) -> bytes:
+        self._sandboxes = ListedSandboxes()
+        return original(self, request)
+
+    _patch(Verbs, "collect", collect)
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -287,6 +299,7 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         off_by_one_at_range_end,
         forget_excluded,
         spool_replay_twice,
+        believe_the_gc_list,
     )
 }
 

@@ -37,6 +37,7 @@ class Workload:
             "leader-crash": self._crash_leader,
             "leader-pause": self._pause_leader,
             "foreign-claim": self._intrude,
+            "runtime-gc": self._collect_garbage,
         }
 
     # The hostile phase ---------------------------------------------------------------------------------------------------------------
@@ -162,6 +163,13 @@ class Workload:
         if machine.up:
             machine.kill_agent()
             machine.restart_agent(after)
+
+    def _collect_garbage(self, source: random.Random) -> None:
+        """CNI GC; of a runtime that has just started and remembers some of its sandboxes, or none."""
+        machine = self._machine(source)
+        if machine.up:
+            forgets = source.choice((0.0, 0.5, 1.0))
+            self._start(self.world.kubelets[machine.name].collect_garbage(lambda: source.random() >= forgets))
 
     def _upgrade(self, source: random.Random) -> None:
         """A rolling update: one agent after the other, each away for a moment."""

@@ -324,6 +324,17 @@ async def test_check_status_and_gc(lab: Lab) -> None:
         assert [a.key.container_id for a in agent.allocator.all()] == ["c1"]
 
 
+async def test_gc_frees_nothing_whose_namespace_lives_or_cannot_be_seen(lab: Lab) -> None:
+    """A runtime that has just started may list nothing."""
+    lab.sandboxes.alive.add("/run/netns/alive")
+    lab.sandboxes.unseen.add("/run/netns/unseen")
+    async with lab.agent("n1") as agent:
+        for container in ("alive", "unseen", "gone"):
+            await add(agent, container, await lab.pod(container, "n1"))
+        await agent.serve(http("GC", "", conf={"cni.dev/valid-attachments": []}))
+        assert sorted(a.key.container_id for a in agent.allocator.all()) == ["alive", "unseen"]
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [

@@ -27,8 +27,8 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(1, 40), jobs=1) is not None
 
 
-def test_sixteen_bugs_are_planted() -> None:
-    assert len(MUTANTS) == 16
+def test_seventeen_bugs_are_planted() -> None:
+    assert len(MUTANTS) == 17
 
 
 @pytest.mark.parametrize("name", ["the leader does not wait", "the leader reclaims by belief"])
