@@ -6,6 +6,7 @@ memory error.
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -49,10 +50,13 @@ def compile_c(compiler: str, source: Path, output: Path, flags: Sequence[str]) -
         raise BuildError(f"{compiler} is not installed; fix: apt-get install {package}")
     output.parent.mkdir(parents=True, exist_ok=True)
     # Run beside the source with its bare name: no path of this checkout can get into the file.
-    command = [compiler, *flags, source.name, "-o", str(output.resolve())]
+    fresh = output.resolve().with_name(f".{output.name}.{os.getpid()}")
+    command = [compiler, *flags, source.name, "-o", str(fresh)]
     done = subprocess.run(command, cwd=source.parent, capture_output=True, text=True, check=False)
     if done.returncode != 0:
+        fresh.unlink(missing_ok=True)
         raise BuildError(f"{compiler} refused {source.name}:\n{done.stderr}")
+    fresh.replace(output)  # a measurement that runs the former file goes on with it
     return output
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,16 @@ from rich.console import Console
 from e2e.bench import contenders, report
 from e2e.bench.__main__ import OUTDIR
 from e2e.bench.measure import Mode, Series, measure
-from e2e.bench.spawning import BenchError, Tools, build_tools
+from e2e.bench.spawning import BenchError, Tools, build_tools, spawn
 
 ROOT = Path(__file__).resolve().parents[2]
 NODE = "bench-node"
-POOL = "roomy"
+POOL, SMALL = "roomy", "small"
+SMALL_SIZE, SMALL_USED = 1000, 940
+HOLDERS_FROM, MEASURED_FROM = (
+    500_000,
+    600_000,
+)  # numbers of the pods that fill the small pool, and of those that are measured beside them
 IDLE_S = 5.0
 WARM_S = 30.0
 
@@ -56,16 +61,20 @@ class Cluster:
     def prepare(self) -> None:
         self.call("POST", "/api/v1/namespaces", {"metadata": {"name": contenders.NAMESPACE}})
         self.call("POST", "/api/v1/nodes", {"metadata": {"name": NODE}})
-        path = "/apis/spiderpool.spidernet.io/v2beta1/spiderippools"
-        spec = {"subnet": "10.100.0.0/16", "ips": ["10.100.0.1-10.100.127.250"], "default": True}
-        self.call("POST", path, {"metadata": {"name": POOL}, "spec": spec})
+        self.pool(POOL, {"subnet": "10.100.0.0/16", "ips": ["10.100.0.1-10.100.127.250"], "default": True})
 
-    def pods(self, first: int, count: int) -> None:
+    def pool(self, name: str, spec: dict[str, Any]) -> None:
+        path = "/apis/spiderpool.spidernet.io/v2beta1/spiderippools"
+        self.call("POST", path, {"metadata": {"name": name}, "spec": spec})
+
+    def pods(self, first: int, count: int, pool: str = POOL) -> None:
         """Bound pods, as the scheduler leaves them: the agent sees them before any ADD, and leases ahead."""
         path = f"/api/v1/namespaces/{contenders.NAMESPACE}/pods"
+        wish = {"ipam.spidernet.io/ippool": json.dumps({"ipv4": [pool]})}
         for number in range(first, first + count):
             pod = {"nodeName": NODE, "containers": [{"name": "c", "image": "none"}]}
-            self.call("POST", path, {"metadata": {"name": f"bench-{number}"}, "spec": pod})
+            metadata = {"name": f"bench-{number}", "annotations": {} if pool == POOL else wish}
+            self.call("POST", path, {"metadata": metadata, "spec": pod})
 
     def no_pods(self, first: int, count: int) -> None:
         path = f"/api/v1/namespaces/{contenders.NAMESPACE}/pods"
@@ -147,22 +156,47 @@ def _running(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Pop
                 process.wait()
 
 
-def compare(tools: Tools, agent: Agent, modes: list[Mode]) -> list[Series]:
-    """Interleaved rounds of all contenders; before each round of ours, its pods are bound and their addresses leased."""
+def ours(tools: Tools, agent: Agent, pool: str, name: str) -> contenders.Contender:
+    """Nephila with one pool; before each round its pods are bound and their addresses leased."""
 
     def create(first: int, count: int) -> None:
-        agent.cluster.pods(first, count)
-        agent.settle(count, POOL)
+        agent.cluster.pods(first, count, pool)
+        agent.settle(count, pool)
 
+    conf = {"default_ipv4_ippool": [POOL]}
+    made = contenders.shim_before_agent(tools, agent.socket, conf, "/run/netns/{n}", create, agent.cluster.no_pods)
+    return replace(made, name=name)
+
+
+def compare(tools: Tools, agent: Agent, modes: list[Mode]) -> list[Series]:
+    """Interleaved rounds of all contenders."""
     with contextlib.ExitStack() as stack:
-        pools = {"default_ipv4_ippool": [POOL]}
         measured = [
             contenders.empty(tools),
             stack.enter_context(contenders.shim_before_echo(tools)),
             stack.enter_context(contenders.host_local()),
-            contenders.shim_before_agent(tools, agent.socket, pools, "/run/netns/{n}", create, agent.cluster.no_pods),
+            ours(tools, agent, POOL, "nephila"),
         ]
         return measure(tools, measured, modes)
+
+
+def compare_nearly_full(tools: Tools, agent: Agent, mode: Mode) -> list[Series]:
+    """A pool of 1,000 addresses of which 940 are in use, beside the empty one, in interleaved rounds. Raises BenchError."""
+    agent.cluster.pool(
+        SMALL, {"subnet": "10.101.0.0/16", "ips": [f"10.101.1.0-10.101.{1 + SMALL_SIZE // 256}.{SMALL_SIZE % 256 - 1}"]}
+    )
+    small = ours(tools, agent, SMALL, f"nephila, {SMALL_USED} of {SMALL_SIZE:,} in use")
+    step = 94
+    for first in range(HOLDERS_FROM, HOLDERS_FROM + SMALL_USED, step):
+        small.create(first, step)
+        held = spawn(
+            tools, small.program, {"CNI_COMMAND": "ADD", **small.env}, small.stdin, first=first, count=step, in_flight=8
+        )
+        if held.failed:
+            raise BenchError(f"the small pool could not be filled: {held.said}")
+    return measure(
+        tools, [contenders.empty(tools), ours(tools, agent, POOL, "nephila, empty pool"), small], [mode], MEASURED_FROM
+    )
 
 
 def _free_port() -> int:
@@ -190,6 +224,7 @@ def main(*, rounds: int = 10, count: int = 50, burst: int = 100, as_json: bool =
     tools = build_tools(OUTDIR)
     with started() as agent:
         series = compare(tools, agent, modes)
+        series += compare_nearly_full(tools, agent, Mode("one at a time, beside a nearly full pool", rounds, count, 1))
         footprint = agent.footprint()
     if as_json:
         found = {**report.as_json(series), "rssMiB": footprint.rss_mib, "idleCpuPercent": footprint.idle_cpu_percent}

@@ -50,10 +50,13 @@ class Series:
         return statistics.median(self.totals_ns) / 1e6
 
 
-def measure(tools: Tools, contenders: Sequence[Contender], modes: Sequence[Mode]) -> list[Series]:
-    """Runs every mode; in each round every contender once, in turning order. The first round warms up and is dropped."""
+def measure(tools: Tools, contenders: Sequence[Contender], modes: Sequence[Mode], first: int = 1) -> list[Series]:
+    """Runs every mode; in each round every contender once, in turning order. The first round warms up and is dropped.
+
+    `first`: the number of the first process; those before it are somebody else's.
+    """
     found: list[Series] = []
-    number = 1
+    number = first
     for mode in modes:
         table = {(one.name, verb): Series(one.name, mode.name, verb) for one in contenders for verb in VERBS}
         for turn in range(mode.rounds + 1):
