@@ -62,6 +62,17 @@ def claim(block: Block, node: NodeRef, slots: int) -> Block:
     return _add_to_lease(block, node, slots)
 
 
+def regain(block: Block, node: NodeRef, slots: int) -> Block:
+    """Slots that sandboxes of this node never ceased to use come back into its lease, as far as nobody has them: a leader had taken them by force.
+
+    They are suspect no longer: whom the leader suspected is the node itself, and it had probed them before its sandboxes got them.
+    """
+    free = slots & block.free & ~block.pinned
+    if not free:
+        return block
+    return _add_to_lease(replace(block, suspect=block.suspect & ~free), node, free)
+
+
 def give_back(block: Block, node: NodeRef, slots: int, cooling: Iterable[Cooling] = ()) -> Block:
     """Take slots out of the node's lease; those not in it are ignored, so that a repeat after an unknown outcome is harmless.
 

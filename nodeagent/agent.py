@@ -379,7 +379,9 @@ class Agent:
         now = self._ports.clock.now()
         for attachment in self.allocator.restore(state):
             for grant in attachment.grants:
-                held = self.stock.get(grant.slot) or self.stock.hold(grant.slot, grant.pool, now)
+                if grant.slot not in self.stock:
+                    self.keeper.lost.add(grant.slot)  # the journal knows no lease of it
+                held = self.stock.hold(grant.slot, grant.pool, now)
                 if held.state in FREE_STATES:
                     self.stock.allocate(grant.slot)
         self.outbox.restore(state.outbox)

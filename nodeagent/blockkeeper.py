@@ -87,6 +87,7 @@ class BlockKeeper:
         self._looked_at = NEVER
         self._search = PageSearch(me.name)
         self._remembered: dict[SlotId, SlotRecord] = {}
+        self.lost: set[SlotId] = set()  # in use by our sandboxes, not in our lease: see nodeagent.lostslots
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
 
@@ -422,7 +423,8 @@ class BlockKeeper:
                 if pin is not None and any(seat.node == self.me.name for seat in pin.seats):
                     continue  # its machine migrates away
                 log.error("allocated_slot_lost", address=str(held.slot), block=page.name)
-                continue  # its pod still runs and is served; reconcile reports it
+                self.lost.add(held.slot)
+                continue  # its pod still runs and is served
             self._stock.drop(held.slot)
 
     def _hold(self, slot: SlotId, cool_until_wall: float, *, suspect: int) -> None:

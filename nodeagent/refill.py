@@ -19,6 +19,7 @@ from ipam.slots import Page
 from ipam.stock import State, Stock
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.lostslots import LostSlots
 from nodeagent.needs import Needs
 from nodeagent.waiting import WaitingLine
 from nodeagent.world import World
@@ -65,6 +66,7 @@ class Refill:
         self._clock = clock
         self._is_open = is_open
         self._early_s = early_s
+        self._lost = LostSlots(keeper, stock, clock)
         self._kicked = Kick()
         self._dry: dict[str, _Dry] = {}
         self._saving_until: dict[str, float] = {}
@@ -144,6 +146,7 @@ class Refill:
             self._tell_lack()
         await self._return_strays()
         await self._keeper.look_again()
+        await self._lost.regain()
         await self._clear_suspects()
 
     async def _serve(self, pool: str, needed: int | None) -> None:

@@ -240,3 +240,14 @@ def test_a_machine_does_not_migrate_to_its_own_node() -> None:
     pinned = lease.pin(block(a=0b11), A, 1, VM, SOURCE)
     with pytest.raises(lease.LeaseRefused):
         lease.share_pin(pinned, VM, A, Holder("node-a", "pod-2"), SOURCE)
+
+
+def test_what_a_node_s_sandboxes_still_use_comes_back_unless_somebody_has_it_or_it_is_pinned() -> None:
+    taken = lease.reclaim(block(a=0b0111), block(a=0b0111).leases[0], 0b0111, term=1)
+    assert taken.suspect == 0b0111 and taken.leased == 0
+    with_other = lease.claim(taken, B, 0b0001)
+    back = lease.regain(with_other, A, 0b0011)
+    mine = back.lease_of(A)
+    assert mine is not None and mine.slots == 0b0010 and mine.epoch == back.epoch == with_other.epoch + 1
+    assert back.suspect == 0b0101, "it is suspect no longer; the others are"
+    assert lease.regain(back, A, 0b0001) is back
