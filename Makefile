@@ -42,6 +42,10 @@ generate: setup ## Write what is generated: CRDs, policies, reference pages
 shim: setup ## Build the static CNI binary
 	$(PY) -m cni.build $(CNI_BIN)
 
+.PHONY: shim-arm64
+shim-arm64: setup ## Cross-build the CNI binary for arm64 and run its tests on it under qemu
+	tools/shim-arm64
+
 .PHONY: test
 test: shim ## All tests that run without a cluster
 	$(PY) -m pytest -n 2 -m "not cluster" tests --ignore tests/netns --ignore tests/browser --ignore tests/docs
