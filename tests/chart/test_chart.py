@@ -98,7 +98,7 @@ def added(case: str) -> list[str]:
 
 
 def test_the_agent_has_bpf_only_where_it_uses_it() -> None:
-    assert added("full") == ["NET_ADMIN", "NET_RAW", "BPF", "PERFMON"]
+    assert added("full") == ["NET_ADMIN", "NET_RAW", "BPF"]
     assert added("packet") == added("default") == ["NET_ADMIN", "NET_RAW"]
 
 
