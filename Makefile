@@ -82,6 +82,12 @@ image: setup ## Build the container image without a daemon, and check it (build/
 bench: shim ## Measure ADD beside an empty binary and host-local
 	$(PY) -m e2e.bench.lab
 
+.PHONY: bench-nodes
+bench-nodes: shim ## Measure on real kubelets beside host-local, a pool without a spare address, the leader over 300 nodes
+	@tools/bootstrap nodes
+	$(PY) -m e2e.cluster.nodes bench
+	$(PY) -m e2e.cluster.nodes scale
+
 .PHONY: bench-leader
 bench-leader: setup ## Measure the leader over 5,000 nodes and 150,000 pods
 	$(PY) -m e2e.bench.leader

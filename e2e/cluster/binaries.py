@@ -96,7 +96,7 @@ def ensure() -> Binaries:
     if _complete(folder):
         return Binaries(folder, pinned, go_version, 0.0)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.parent / ".lock"):
+    with locked(folder.parent / ".lock"):
         if _complete(folder):
             return Binaries(folder, pinned, go_version, 0.0)
         return Binaries(folder, pinned, go_version, _build(folder, go, pinned))
@@ -115,7 +115,7 @@ def _complete(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """One build at a time on a machine; the lock dies with its holder."""
     with path.open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

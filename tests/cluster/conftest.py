@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.cluster)
+
+
+_NOTES: list[str] = []
+
+
+@pytest.fixture
+def note() -> Callable[[str], None]:
+    """Something measured, printed at the end of the run."""
+    return _NOTES.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _NOTES:
+        terminalreporter.section("measured")
+        for line in _NOTES:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

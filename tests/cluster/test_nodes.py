@@ -23,18 +23,17 @@ from e2e.cluster.nodes.agents import Installation
 from e2e.cluster.nodes.bench import check_distinct
 from e2e.cluster.nodes.churn import Churn
 from e2e.cluster.nodes.fakes import FakeNodes
-from e2e.cluster.nodes.kube import Kube, Object, address_of, is_running
+from e2e.cluster.nodes.kube import Kube, address_of, is_running
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.nodes.node import Node
 from e2e.lab import fabric
+from tests.cluster.workloads import COME_AGAIN, addresses, clear, end, endpoints_gone, kubectl, start
 
 pytestmark = [pytest.mark.nodes, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
 NODES = 3
 LEASE = {"heartbeatS": 5.0, "leaseS": 60.0, "cooldownS": 5.0, "cooldownFloorS": 2.0, "leakConfirmS": 5.0}
-KUBECTL = Path(sys.executable).with_name("kubectl")
 CTR = ("ctr", "-a", settings.CONTAINERD_SOCKET, "-n", "k8s.io")
-GONE_S = 20.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -49,17 +48,9 @@ async def nephila(binaries: Binaries) -> AsyncIterator[Installation]:
 
 @pytest_asyncio.fixture(loop_scope="module", autouse=True)
 async def tidy(nephila: Installation) -> AsyncIterator[None]:
-    """What a failed test leaves would fail the next ones too."""
     yield
     nephila.use()
-    client = nephila.cluster.plane.client()
-    for path in ("apps/v1/namespaces/default/{}", "batch/v1/namespaces/default/{}"):
-        for plural in ("deployments", "statefulsets") if path.startswith("apps") else ("jobs",):
-            await client.request("DELETE", f"/apis/{path.format(plural)}?propagationPolicy=Background")
-    await client.request("DELETE", "/api/v1/namespaces/default/pods?gracePeriodSeconds=1")
-    async with asyncio.timeout(60.0):
-        while (await nephila.cluster.api.get("/api/v1/namespaces/default/pods"))["items"]:
-            await asyncio.sleep(0.2)
+    await clear(nephila.cluster)
 
 
 @pytest.fixture
@@ -70,43 +61,6 @@ def cluster(nephila: Installation) -> RealCluster:
 @pytest.fixture
 def api(cluster: RealCluster) -> Kube:
     return cluster.api
-
-
-async def start(api: Kube, app: str, count: int, *, pools: tuple[str, ...] = (), **spec: object) -> Object:
-    """A Deployment of which all pods run; gives the manifest."""
-    template = manifests.pod_template(app, pools=pools, **spec)  # type: ignore[arg-type]
-    deployment = manifests.workload("Deployment", app, count, template)
-    await api.apply(deployment)
-    await api.running(app, count)
-    check_distinct(await api.pods(app))
-    return deployment
-
-
-async def end(api: Kube, thing: Object) -> None:
-    """Removes the workload; returns when its pods are gone and no address is held for them."""
-    await api.delete(thing)
-    await api.gone(thing["metadata"]["name"])
-    await endpoints_gone(api, thing["metadata"]["name"])
-
-
-async def endpoints_gone(api: Kube, app: str) -> None:
-    path = "/apis/spiderpool.spidernet.io/v2beta1/spiderendpoints"
-    async with asyncio.timeout(GONE_S):
-        while any(item["metadata"]["name"].startswith(f"{app}-") for item in (await api.get(path))["items"]):
-            await asyncio.sleep(0.2)
-
-
-async def addresses(api: Kube, app: str) -> dict[str, str]:
-    return {pod["metadata"]["name"]: address_of(pod) for pod in await api.pods(app)}
-
-
-async def kubectl(cluster: RealCluster, *words: str, timeout_s: float = 60.0) -> str:
-    command = [str(KUBECTL), f"--kubeconfig={cluster.plane.kubeconfig}", *words]
-    done = await asyncio.to_thread(
-        subprocess.run, command, capture_output=True, text=True, timeout=timeout_s, check=False
-    )
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
-    return done.stdout
 
 
 async def test_pods_of_a_deployment_reach_each_other_and_are_probed_by_kubelet(cluster: RealCluster, api: Kube) -> None:
@@ -163,36 +117,6 @@ async def test_a_jobs_pods_take_addresses_of_the_named_pool_and_give_them_back_w
     await end(api, task)
 
 
-async def test_a_chained_delegate_gives_a_second_interface_of_another_pool(
-    nephila: Installation, cluster: RealCluster, api: Kube
-) -> None:
-    """Multus itself is not to be had here; this is its mechanism: delegation with an interface name of its own."""
-    await api.apply(manifests.pool("second", "10.6.2.101-10.6.2.120"))
-    delegate = settings.macvlan(settings.nephila(["second"]))
-    chain: list[dict[str, object]] = [
-        settings.macvlan(settings.nephila([agents.DEFAULT_POOL])),
-        # Two links of a pod on one segment: each must answer for its own address only.
-        {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}},
-        {"type": "second-nic", "interface": "net1", "delegate": delegate},
-    ]
-    script = (Path(agents.__file__).with_name("second-nic")).read_text()
-    for node in cluster.nodes.values():
-        plugin = node.path(settings.CNI_BIN) / "second-nic"
-        plugin.write_text(script)
-        plugin.chmod(0o755)
-        node.set_network(settings.conflist("underlay", chain))
-    await asyncio.sleep(1.0)
-    deployment = await start(api, "two", 3)
-    for pod in await api.pods("two"):
-        said = await kubectl(cluster, "exec", pod["metadata"]["name"], "--", "ip", "-4", "-o", "addr")
-        links = {line.split()[1]: line.split()[3] for line in said.splitlines()}
-        assert links["eth0"].startswith("10.6.1."), said
-        assert links["net1"].startswith("10.6.2.1"), said
-    await end(api, deployment)
-    nephila.use()
-    await asyncio.sleep(1.0)
-
-
 async def test_pods_survive_a_restart_of_kubelet_and_new_ones_start(cluster: RealCluster, api: Kube) -> None:
     deployment = await start(api, "calm", 3)
     before = await addresses(api, "calm")
@@ -217,9 +141,7 @@ async def test_agents_restarted_one_by_one_under_load_fail_no_pod(
             assert await nephila.start_agent(node) < 10.0
             await asyncio.sleep(2.0)
     assert churn.rebuilt >= 5
-    # While an agent is away its node's ADDs are told to come again (code 11), and kubelet does; nothing else may fail.
-    again = ("AgentUnreachable", "the agent is starting")
-    assert [words for words in churn.failures if not any(reason in words for reason in again)] == []
+    assert [words for words in churn.failures if not any(reason in words for reason in COME_AGAIN)] == []
     await endpoints_gone(api, "load")
 
 

@@ -23,6 +23,9 @@ IMAGE = ROOT / "build" / "nephila.tar"
 HELM_PYTHON = ROOT / ".venv-chart" / "bin" / "python"
 RELEASE = "nephila"
 READY_TIMEOUT_S = 120.0
+AGENT_PORT = 9807  # the chart's default
+AGENT_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dagent"
+LEADER_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dleader"
 AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/nephila-agent"
 LEADERS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/nephila-leader"
 _RENDER = """
@@ -94,6 +97,33 @@ class ChartInstallation:
         if answer.status != 200:
             raise ClusterFailed(f"rolling update refused: {answer.status} {answer.message}")
         return await self.rolled_out()
+
+    async def agent_restarts(self) -> dict[str, int]:
+        """How often kubelet restarted the agent's container, by node: a change tells of a restart, a missing node of a missing pod."""
+        pods = (await self.cluster.api.get(AGENT_PODS))["items"]
+        return {pod["spec"]["nodeName"]: int(pod["status"]["containerStatuses"][0]["restartCount"]) for pod in pods}
+
+    async def kill_agent(self, node: str) -> None:
+        """SIGKILL of the agent's container; kubelet is to start another. Raises ClusterFailed."""
+        pods = (await self.cluster.api.get(AGENT_PODS))["items"]
+        [status] = [pod["status"]["containerStatuses"][0] for pod in pods if pod["spec"]["nodeName"] == node]
+        container = str(status["containerID"]).rpartition("/")[2]
+        command = ["ctr", "-a", settings.CONTAINERD_SOCKET, "-n", "k8s.io", "tasks", "kill", "-s", "SIGKILL", container]
+        code, said = await self.cluster.nodes[node].run(*command)
+        if code != 0:
+            raise ClusterFailed(f"agent of {node}: {said}")
+        await self._until_seen(node, str(status["containerID"]))
+
+    async def _until_seen(self, node: str, old: str) -> None:
+        """Until kubelet has reported that the container is another one."""
+        begun = time.monotonic()
+        while time.monotonic() - begun < READY_TIMEOUT_S:
+            pods = (await self.cluster.api.get(AGENT_PODS))["items"]
+            [status] = [pod["status"]["containerStatuses"][0] for pod in pods if pod["spec"]["nodeName"] == node]
+            if status.get("containerID") != old or not status["ready"]:
+                return
+            await asyncio.sleep(0.1)
+        raise ClusterFailed(f"kubelet of {node} did not see its agent end")
 
     async def _explain(self) -> str:
         pods = (await self.cluster.api.get(f"/api/v1/namespaces/{NAMESPACE}/pods"))["items"]

@@ -50,6 +50,12 @@ class FakeNodes:
                 await self._renewing
         await self._each(self._delete)
 
+    async def remove(self, names: Sequence[str]) -> None:
+        """These are gone for good: their kubelets renew nothing, their Node objects are deleted."""
+        self.names = [name for name in self.names if name not in names]
+        for name in names:
+            await self._delete(name)
+
     async def _each(self, act: Any) -> None:
         async def gated(name: str) -> None:
             async with self._gate:

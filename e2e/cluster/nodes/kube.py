@@ -14,6 +14,8 @@ Object = Mapping[str, Any]
 POLL_S = 0.1
 _CORE = {"Pod": "pods", "Namespace": "namespaces", "Node": "nodes", "ConfigMap": "configmaps", "Secret": "secrets"}
 _CORE |= {"ServiceAccount": "serviceaccounts", "Service": "services"}
+# Not by the rule.
+_CORE |= {"NetworkAttachmentDefinition": "network-attachment-definitions"}
 _CLUSTER_WIDE = {"Namespace", "Node", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition", "PriorityClass"}
 _CLUSTER_WIDE |= {"ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "SpiderIPPool", "SpiderSubnet"}
 _CLUSTER_WIDE |= {"SpiderReservedIP", "IPBlock", "IPNode", "LeaderLock", "ValidatingWebhookConfiguration"}

@@ -115,7 +115,7 @@ class RealCluster:
                 stack.push_async_callback(plane.stop)
             for relay in self._relays:
                 stack.push_async_callback(relay.kill)
-            removals = [asyncio.create_task(one.remove()) for one in self.nodes.values()]
+            removals = [asyncio.create_task(one.stop()) for one in self.nodes.values()]
             for removal in removals:
                 stack.push_async_callback(asyncio.wait_for, removal, REMOVAL_TIMEOUT_S)
         self.nodes, self._relays = {}, []

@@ -142,9 +142,7 @@ class Node:
             await program.kill()
         self._programs = {}
         (self.facts.folder / "ready").unlink(missing_ok=True)
-
-    async def remove(self) -> None:
-        await self.stop()
+        # A machine boots without cgroups; kubelet would look three seconds at each container that it finds in one and nowhere else.
         await asyncio.to_thread(cgroups.remove, self.facts.cgroup)
 
     def program(self, name: str, command: Sequence[str]) -> Program:

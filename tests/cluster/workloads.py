@@ -1,0 +1,73 @@
+"""What the tests on real nodes do with workloads, in a few words."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+from e2e.cluster.nodes import manifests
+from e2e.cluster.nodes.bench import check_distinct
+from e2e.cluster.nodes.kube import Kube, Object, address_of
+from e2e.cluster.nodes.labs import RealCluster
+
+KUBECTL = Path(sys.executable).with_name("kubectl")
+GONE_S = 20.0
+# What containerd tells kubelet while a node's agent is away: come again (CNI code 11). Nothing else may fail.
+COME_AGAIN = ("AgentUnreachable", "the agent is starting")
+
+
+async def start(api: Kube, app: str, count: int, *, pools: tuple[str, ...] = (), **spec: object) -> Object:
+    """A Deployment of which all pods run; gives the manifest."""
+    template = manifests.pod_template(app, pools=pools, **spec)  # type: ignore[arg-type]
+    deployment = manifests.workload("Deployment", app, count, template)
+    await api.apply(deployment)
+    await api.running(app, count)
+    check_distinct(await api.pods(app))
+    return deployment
+
+
+async def end(api: Kube, thing: Object) -> None:
+    """Removes the workload; returns when its pods are gone and no address is held for them."""
+    await api.delete(thing)
+    await api.gone(thing["metadata"]["name"])
+    await endpoints_gone(api, thing["metadata"]["name"])
+
+
+async def endpoints_gone(api: Kube, app: str) -> None:
+    path = "/apis/spiderpool.spidernet.io/v2beta1/spiderendpoints"
+    async with asyncio.timeout(GONE_S):
+        while any(item["metadata"]["name"].startswith(f"{app}-") for item in (await api.get(path))["items"]):
+            await asyncio.sleep(0.2)
+
+
+async def addresses(api: Kube, app: str) -> dict[str, str]:
+    return {pod["metadata"]["name"]: address_of(pod) for pod in await api.pods(app)}
+
+
+async def clear(cluster: RealCluster) -> None:
+    """What a failed test leaves would fail the next ones too."""
+    client = cluster.plane.client()
+    for path in ("apps/v1/namespaces/default/{}", "batch/v1/namespaces/default/{}"):
+        for plural in ("deployments", "statefulsets") if path.startswith("apps") else ("jobs",):
+            await client.request("DELETE", f"/apis/{path.format(plural)}?propagationPolicy=Background")
+    await client.request("DELETE", "/api/v1/namespaces/default/pods?gracePeriodSeconds=1")
+    async with asyncio.timeout(60.0):
+        while (await cluster.api.get("/api/v1/namespaces/default/pods"))["items"]:
+            await asyncio.sleep(0.2)
+
+
+async def kubectl(cluster: RealCluster, *words: str, timeout_s: float = 60.0) -> str:
+    command = [str(KUBECTL), f"--kubeconfig={cluster.plane.kubeconfig}", *words]
+    done = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stdout}{done.stderr}"
+    return done.stdout
+
+
+async def links(cluster: RealCluster, pod: str) -> dict[str, str]:
+    """The IPv4 address of each interface, as seen inside the pod."""
+    said = await kubectl(cluster, "exec", pod, "--", "ip", "-4", "-o", "addr")
+    return {line.split()[1]: line.split()[3].partition("/")[0] for line in said.splitlines()}
