@@ -4,10 +4,12 @@ This module only wires: options to arguments, arguments to one function of `cli.
 """
 
 import os
+import re
 import sys
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 EPILOG = (
     "--kubeconfig, --context, --namespace and --server may stand anywhere on the line. Exit codes: 0 good, 1 bad answer, 2 wrong command line, "
@@ -24,8 +26,37 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-trace = typer.Typer(help="Who has an address: by IP, pod or MAC.", no_args_is_help=True)
-explain = typer.Typer(help="Why a pod gets its address, or none.", invoke_without_command=True)
+
+
+class Tracing(TyperGroup):
+    """`trace 10.0.0.5`, `trace ns/pod`: what is asked after says by itself which command is meant."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and (kind := kind_of(args[0])):
+            args = [kind, *args]
+        return super().resolve_command(ctx, args)
+
+
+def kind_of(word: str) -> str:
+    """ip, pod or mac; "" if the word could be none of them."""
+    if "/" in word:
+        return "pod"
+    if re.fullmatch(r"[0-9a-fA-F]{2}([:-][0-9a-fA-F]{2}){5}", word):
+        return "mac"
+    return "ip" if re.fullmatch(r"[0-9.]+|[0-9a-fA-F.:]*:[0-9a-fA-F.:]*", word) else ""
+
+
+class Explaining(TyperGroup):
+    """`explain ns/pod` is `explain pod ns/pod`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] not in self.commands and kind_of(args[0]) == "pod":
+            args = ["pod", *args]
+        return super().resolve_command(ctx, args)
+
+
+trace = typer.Typer(help="Who has an address: by IP, pod or MAC.", no_args_is_help=True, cls=Tracing)
+explain = typer.Typer(help="Why a pod gets its address, or none.", invoke_without_command=True, cls=Explaining)
 node = typer.Typer(help="Statements about nodes.", no_args_is_help=True)
 migrate = typer.Typer(help="Take over the addresses of another IPAM.", no_args_is_help=True)
 lab = typer.Typer(help="A cluster of network namespaces on this machine (root, Linux).", no_args_is_help=True)

@@ -303,3 +303,18 @@ async def test_a_cluster_without_our_crds_is_told_what_to_install(tmp_path: Path
         await transport.close()
     finally:
         await server.stop()
+
+
+async def test_what_is_asked_after_says_which_command_is_meant(running: Running) -> None:
+    await populate(running)
+    for short, whole in (
+        (("trace", "10.1.0.1"), ("trace", "ip", "10.1.0.1")),
+        (("trace", "default/web"), ("trace", "pod", "default/web")),
+        (("explain", "default/web"), ("explain", "pod", "default/web")),
+    ):
+        assert await running.nephila(*short) == await running.nephila(*whole)
+        assert (await running.nephila(*short))[0] == 0
+    status, _, err = await running.nephila("trace", "02:00:00:00:00:99")
+    assert status == 1 and "nobody is known with MAC" in err
+    status, _, err = await running.nephila("trace", "lobster")
+    assert status == 2 and "No such command 'lobster'" in err
