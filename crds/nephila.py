@@ -93,7 +93,8 @@ class PinEntry(WireStruct):
     holder: PinHolder | UnsetType = UNSET
     source: (
         Annotated[
-            PinHolder, say("Only during a live migration: the pod that the machine comes from, until its CNI DEL.")
+            PinHolder,
+            say("During a live migration: the pod that the machine comes from. After a failed one: the holder."),
         ]
         | UnsetType
     ) = UNSET

@@ -139,7 +139,7 @@ _VACANT = "!has(p.holder)"
 _MY_FORMER = "(has(p.holder) && p.holder.node == variables.me)"
 # What a pod's end makes of its pin: nobody has it; the source of a failed migration has it again; the target has it alone.
 _VACATED = f"{_MY_FORMER} && !has(q.source) && (!has(p.source) || p.source.node == variables.me)"
-_REVERTED = f"({_MY_FORMER} && has(p.source) && q.holder == p.source && !has(q.source))"
+_REVERTED = f"({_MY_FORMER} && has(p.source) && q.holder == p.source && has(q.source) && q.source == p.source)"
 _SOURCE_LEFT = (
     "(has(p.source) && p.source.node == variables.me && has(p.holder) && q.holder == p.holder && !has(q.source))"
 )
@@ -172,7 +172,9 @@ def _block_rules(takeover: PinTakeover) -> tuple[tuple[tuple[str, str], ...], tu
     )
     taken = (
         f"q.holder.node == variables.me && q.slot in variables.mine && {available} && "
-        "(!has(q.source) || (has(p.holder) && q.source == p.holder) || (has(p.source) && q.source == p.source))"
+        "(!has(q.source) || (has(p.holder) && q.source == p.holder) || (has(p.source) && q.source == p.source)) && "
+        "(!has(p.source) || has(q.source) || p.source.node == variables.me || "
+        "!has(p.holder) || q.holder.podUID != p.holder.podUID)"
     )
     moved = f"{_SAME_OWNER} && (!has(q.holder) ? {_VACATED} : {taken} || {_REVERTED} || {_SOURCE_LEFT})"
     pins = (

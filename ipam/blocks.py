@@ -57,7 +57,8 @@ class Pin:
     """A slot reserved for one identity (invariant I6). `holder` is None after DEL: then any node may move the pin to itself.
 
     `source` is set during a live migration only: the pod that the machine comes from, whose sandbox keeps the address until its DEL. The lease is the
-    holder's node's; one machine runs in one of the two sandboxes at a time, and nobody else may have the address (I4).
+    holder's node's; one machine runs in one of the two sandboxes at a time, and nobody else may have the address (I4). `source` equal to `holder`:
+    the migration failed, and the machine is where it was, without a lease.
     """
 
     slot: int
@@ -68,7 +69,12 @@ class Pin:
     @property
     def seats(self) -> tuple[Holder, ...]:
         """Every pod that may have the address now."""
-        return tuple(seat for seat in (self.holder, self.source) if seat is not None)
+        return tuple(dict.fromkeys(seat for seat in (self.holder, self.source) if seat is not None))
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether two sandboxes of one machine may have the address now: a live migration is under way."""
+        return self.source not in (None, self.holder)
 
     def seats_pod(self, pod_uid: str) -> bool:
         """Whether the pod may have the address."""
@@ -134,9 +140,9 @@ class Block:
         return next((pin for pin in self.pins if pin.slot == slot), None)
 
     def is_shared(self, slot: int) -> bool:
-        """Whether two sandboxes of one machine may have the address now: a live migration is under way."""
+        """`Pin.is_shared` of the slot's pin, if it has one."""
         pin = self.pin_at(slot)
-        return pin is not None and pin.source is not None
+        return pin is not None and pin.is_shared
 
     def pin_of(self, owner: PinOwner) -> Pin | None:
         return next((pin for pin in self.pins if pin.owner.same_identity(owner)), None)
@@ -162,8 +168,8 @@ class Block:
         pinned = [pin.slot for pin in self.pins]
         if len(set(pinned)) != len(pinned):
             found.append("I6: one slot is pinned twice")
-        if any(pin.source is not None and pin.holder in (None, pin.source) for pin in self.pins):
-            found.append("I6: a pin has a migration source, but no other pod as its holder")
+        if any(pin.source is not None and pin.holder is None for pin in self.pins):
+            found.append("I6: a pin has a migration source, but no holder")
         if any(not 0 <= slot < PAGE_SIZE for slot in pinned):
             found.append("a pin names a slot outside 0-63")
         return tuple(found)

@@ -135,19 +135,16 @@ def _one_allocator(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Viola
 def _is_migrating(block: Block, item: Allocation) -> bool:
     """The pod's seat in the pin stands for a lease: its machine moves away, or came back without one after a migration that failed."""
     pin = block.pin_at(item.slot.value - item.slot.page.base)
-    if pin is None:
+    if pin is None or pin.source is None:
         return False
-    if pin.source is not None and (pin.source.node, pin.source.pod_uid) == (item.node.name, item.pod_uid):
-        return True
-    is_holder = pin.holder is not None and (pin.holder.node, pin.holder.pod_uid) == (item.node.name, item.pod_uid)
-    return is_holder and not block.leased & item.slot.bit
+    return (pin.source.node, pin.source.pod_uid) == (item.node.name, item.pod_uid)
 
 
 def one_machine(block: Block | None, slot: SlotId, pods: Collection[str]) -> bool:
     """Whether the two pods that have an address are the source and the target of one live migration, as the slot's pin says: the same machine,
     which runs in one of them at a time."""
     pin = block.pin_at(slot.value - slot.page.base) if block else None
-    return pin is not None and pin.source is not None and {seat.pod_uid for seat in pin.seats} == set(pods)
+    return pin is not None and pin.is_shared and {seat.pod_uid for seat in pin.seats} == set(pods)
 
 
 def _no_double_use(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:

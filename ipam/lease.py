@@ -178,7 +178,7 @@ def share_pin(block: Block, owner: PinOwner, node: NodeRef, holder: Holder, sour
     present = _pin_to_move(block, owner)
     if (present.holder, present.source) == (holder, source):
         return _bring(block, present, node, present)
-    if present.holder != source or present.source is not None:
+    if present.holder != source or present.is_shared:
         others = " and ".join(f"pod {seat.pod_uid} on {seat.node}" for seat in present.seats)
         raise LeaseRefused(f"the pin of {owner.namespace}/{owner.name} is held by {others or 'nobody'}")
     if source.node == node.name:
@@ -236,9 +236,11 @@ def _without_node(pin: Pin, node: str) -> Pin:
 
 
 def _seated(pin: Pin, seats: tuple[Holder, ...]) -> Pin:
-    """The pin with these pods. Where the target of a migration is gone, the machine is where it came from."""
-    holder, source = (*seats, None, None)[:2]
-    return pin if seats == pin.seats else replace(pin, holder=holder, source=source)
+    """The pin with these of its pods. Where the target of a migration is gone, the machine is where it came from, and has no lease there."""
+    if seats == pin.seats:
+        return pin
+    came_back = pin.is_shared and seats == (pin.source,)
+    return replace(pin, holder=seats[0] if seats else None, source=pin.source if came_back else None)
 
 
 def _ordered(pins: Iterable[Pin]) -> tuple[Pin, ...]:

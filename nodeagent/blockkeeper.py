@@ -11,7 +11,7 @@ between the two harmless:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
@@ -25,11 +25,12 @@ from crds.blocks import block_changes, block_from_wire, block_to_wire
 from crds.nephila import IP_BLOCK
 from ipam import lease
 from ipam.addresses import Family
-from ipam.blocks import Block, Cooling, NodeRef, PinOwner
+from ipam.blocks import Block, Cooling, NodeRef
 from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
 from ipam.slots import Page, SlotId
 from ipam.stock import NEVER, State, Stock
+from nodeagent.leaseview import LeaseView, Seen
 from nodeagent.pagesearch import PageSearch
 
 log = structlog.get_logger(__name__)
@@ -41,14 +42,6 @@ LOOK_AGAIN_S = 10.0
 Decide = Callable[[Block], Block]
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A block as this node last read or wrote it; `resource_version` "" if no object exists."""
-
-    block: Block
-    resource_version: str
-
-
 @dataclass(slots=True)
 class BlockCounters:
     """For metrics: compare-and-swaps tried, and lost to another writer."""
@@ -57,7 +50,7 @@ class BlockCounters:
     conflicts: int = 0
 
 
-class BlockKeeper:
+class BlockKeeper(LeaseView):
     """The node's leases. Writes are made one at a time per block; the ADD path never waits for any of this."""
 
     def __init__(
@@ -81,8 +74,8 @@ class BlockKeeper:
         self._pool_of = pool_of
         self.me = me
         self.counters = BlockCounters()
-        self._mine: dict[Page, Seen] = {}
-        self._recorded: dict[Page, LeaseRecord] = {}
+        self._mine = {}
+        self._recorded = {}
         self._unsure: dict[Page, float] = {}
         self._looked_at = NEVER
         self._search = PageSearch(me.name)
@@ -90,9 +83,6 @@ class BlockKeeper:
         self.lost: set[SlotId] = set()  # in use by our sandboxes, not in our lease: see nodeagent.lostslots
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
-
-    def leases(self) -> Mapping[Page, Seen]:
-        return self._mine
 
     # Claim ---------------------------------------------------------------------------------------------------------------------------
 
@@ -252,45 +242,10 @@ class BlockKeeper:
         """The block as it stands in the API now; a decision made on it must still be written by `change`. Raises ApiUnreachable."""
         return (await self._read(page)).block
 
-    def pinned_to(self, owner: PinOwner) -> Iterator[SlotId]:
-        """The slots of our leases that are pinned to an identity, as last seen."""
-        for page, seen in self._mine.items():
-            for pin in seen.block.pins:
-                if pin.owner.same_identity(owner):
-                    yield SlotId(page.domain, page.family, page.base + pin.slot)
-
-    def shared(self) -> list[SlotId]:
-        """The slots of our leases whose machines are migrating here, as last seen."""
-        return [
-            SlotId(page.domain, page.family, page.base + pin.slot)
-            for page, seen in self._mine.items()
-            for pin in seen.block.pins
-            if pin.source is not None and pin.holder is not None and pin.holder.node == self.me.name
-        ]
-
-    def is_shared(self, slot: SlotId) -> bool:
-        """Whether a live migration is under way, as last seen: the machine's other sandbox may have the address too."""
-        seen = self._mine.get(slot.page)
-        return seen is not None and seen.block.is_shared(slot.value - slot.page.base)
-
-    def must_leave(self, slot: SlotId) -> bool:
-        """Whether a slot may not stay in our stock once its sandbox is gone: it is pinned, or is not in our lease (any more)."""
-        seen = self._mine.get(slot.page)
-        if seen is None:
-            record = self._recorded.get(slot.page)
-            return record is None or not record.slots & slot.bit
-        current = seen.block.lease_of(self.me)
-        return current is None or bool((seen.block.pinned | ~current.slots) & slot.bit)
-
     async def refresh(self, page: Page) -> None:
         """Read a block again and bring memory in step with it. Raises ApiUnreachable."""
-        self._mine.pop(page, None)
-        await self._change(page, lambda block: block)
-
-    def is_pinned(self, slot: SlotId) -> bool:
-        """True if the slot is pinned, as last seen; only slots of our leases are known."""
-        seen = self._mine.get(slot.page)
-        return seen is not None and bool(seen.block.pinned & slot.bit)
+        async with self._turn(page):  # no write of ours can be under way: what is read is what stands
+            self._remember(await self._read(page))
 
     async def _change(self, page: Page, decide: Decide) -> Seen | None:
         """Read (or take what we last saw), decide, write; on conflict read and decide again. One at a time per page: an answer that is
@@ -298,11 +253,14 @@ class BlockKeeper:
 
         Returns what stands in the API afterwards, or None if `decide` keeps refusing. Raises ApiUnreachable.
         """
+        async with self._turn(page):
+            return await self._compare_and_swap(page, decide)
+
+    def _turn(self, page: Page) -> asyncio.Lock:
         turn = self._turns.get(page)
         if turn is None:
             turn = self._turns[page] = asyncio.Lock()
-        async with turn:
-            return await self._compare_and_swap(page, decide)
+        return turn
 
     async def _compare_and_swap(self, page: Page, decide: Decide) -> Seen | None:
         seen = self._mine.get(page)

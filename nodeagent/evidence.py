@@ -48,7 +48,7 @@ class Evidence:
     async def migration_source(self, identity: Identity, pod: Pod, pin: Pin) -> Holder | None:
         """The pod that this one's machine migrates from, if it lives and has the address. Raises ApiUnreachable."""
         if pin.seats_pod(pod.uid):
-            return pin.source if pin.holder is not None and pin.holder.pod_uid == pod.uid else None
+            return pin.source if pin.is_shared and pin.holder is not None and pin.holder.pod_uid == pod.uid else None
         source = pin.holder
         if not identity.migrating or source is None or source.node == self._keeper.me.name:
             return None  # KubeVirt never migrates a machine to the node that it is on
@@ -56,7 +56,7 @@ class Evidence:
 
     def why_crowded(self, slot: SlotId, pin: Pin, pod: Pod) -> str:
         """Why a migration may not share the address yet; "" if it may."""
-        if pin.source is not None and not pin.seats_pod(pod.uid):
+        if pin.is_shared and pin.source is not None and not pin.seats_pod(pod.uid):
             return f"pod {pin.source.pod_uid} on node {pin.source.node} has not left it since the last migration"
         return self._why_used_here(slot)
 

@@ -26,7 +26,8 @@ from ipam.slots import SlotId
 from ipam.stock import State, Stock
 from nodeagent.adding import Adding
 from nodeagent.allocator import Allocator, Attachment
-from nodeagent.blockkeeper import BlockKeeper, Seen
+from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.leaseview import Seen
 from nodeagent.request import CniRequest
 from nodeagent.spool import Spool
 from nodeagent.verbs import Verbs

@@ -5,7 +5,8 @@ says what a node's agent may hand out, and an agent that did not allocate an add
 a pod ends when the pod is gone and the plan is applied again (or by `nephila release`); from then on the address is the pool's like any other, and
 probed before its first use.
 
-A pod of a StatefulSet keeps its identity, so its address stays with it from then on, also while it does not run.
+A pod of a StatefulSet keeps its identity, so its address stays with it from then on, also while it does not run. So does a KubeVirt machine that runs
+when the plan is made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from cli.cluster import ENDPOINT_SOURCE, Cluster, parsed
 from cli.output import Record
 from crds.convert import ordinals
 from crds.core import Pod, StatefulSet
+from crds.identities import KUBEVIRT, MACHINE
 from crds.meta import UNSET
 from ipam.blocks import Block, Holder, Pin, PinOwner
 from ipam.owners import is_wanted_ordinal
@@ -213,6 +215,8 @@ class _Planner:
         top = pod.controller
         if top is not None and top.kind == "StatefulSet" and top.api_version.startswith("apps/"):
             return PinOwner("StatefulSet", pod.namespace, pod.name, interface, top.uid)
+        if top is not None and top.kind == MACHINE and top.api_version.startswith(f"{KUBEVIRT}/"):
+            return PinOwner(MACHINE, pod.namespace, top.name, interface, top.uid)
         return PinOwner(POD_IDENTITY, pod.namespace, pod.name, interface, pod.uid)
 
     def _adopt(self, slot: SlotId, claim: Claim, interface: str, owner: PinOwner, holder: Holder | None) -> None:

@@ -166,7 +166,7 @@ def _pin_line(block: Block | None, slot: SlotId) -> str:
     if pin is None:
         return ""
     where = f"held by pod UID {pin.holder.pod_uid} on {pin.holder.node}" if pin.holder else "does not run now"
-    if pin.source is not None:
+    if pin.is_shared and pin.source is not None:
         where += f", migrating from pod UID {pin.source.pod_uid} on {pin.source.node}"
     return f"{pin.owner.kind} {pin.owner.namespace}/{pin.owner.name} {pin.owner.interface} ({where})"
 

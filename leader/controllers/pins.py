@@ -76,7 +76,7 @@ class Pins:
             (block.page, pin.slot, pin.source)
             for block in self._sight.ledger.blocks()
             for pin in block.pins
-            if pin.source is not None and self._is_over(pin.source)
+            if pin.is_shared and pin.source is not None and self._is_over(pin.source)
         }
         self._left = {key: self._left.get(key, now) for key in left}
         for (page, slot, source), since in list(self._left.items()):
@@ -100,12 +100,11 @@ class Pins:
         if self._sight.has_pod(seat.pod_uid):
             return True
         pin = block.pin_at(slot)
-        if pin is not None and seat == pin.holder and block.leased >> slot & 1:
-            return True  # its node lives, or may
-        migrated = (
-            pin is not None and pin.owner.kind in ASKED
-        )  # only their holders can be without a lease, or be a source
-        return migrated and not block.suspect >> slot & 1 and not self._is_over(seat)
+        if pin is None:
+            return False
+        if pin.source == seat:  # it has no lease whose loss could tell
+            return not self._is_over(seat)
+        return bool(block.leased >> slot & 1)  # its node lives, or may
 
     async def _unpin(self, page: Page, slot: int, owner: PinOwner) -> None:
         def decide(block: Block) -> Block:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from typing import Any
 
+import msgspec
 import pytest
 
 from cli.cluster import Cluster
@@ -205,3 +207,25 @@ def test_the_plan_in_words(spider: Site) -> None:
     )
     assert "adopt   10.6.0.100  office  default/db-0 eth0 on node-2, as StatefulSet default/db-0" in text
     assert "REFUSE  10.6.0.20 default/lost: its node node-9 is not known to the API" in text
+
+
+def test_a_running_kubevirt_machine_is_adopted_as_what_it_is(spider: Site) -> None:
+    """Its pods differ in name from start to start; Spiderpool's records name the machine."""
+    owner = {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "name": "vm",
+        "uid": "vmi-1",
+        "controller": True,
+    }
+    launcher = spider.pod("virt-launcher-vm-x7q2p", "10.6.0.11", owners=[owner])
+    named = replace_name(launcher, "vm")
+    spider.endpoint(named, ("10.6.0.11/24", "office"))
+    applied(spider)
+    pin = next(pin for pin in block(spider, "ip4-10-6-0-0").pins if pin.slot == 11)
+    assert (pin.owner.kind, pin.owner.name, pin.owner.uid) == ("VirtualMachineInstance", "vm", "vmi-1")
+    assert pin.holder is not None and pin.holder.pod_uid == launcher.uid and pin.source is None
+
+
+def replace_name(pod: Any, name: str) -> Any:
+    return msgspec.structs.replace(pod, metadata=msgspec.structs.replace(pod.metadata, name=name))

@@ -184,6 +184,12 @@ def test_without_a_migration_two_pods_of_one_machine_are_two() -> None:
     assert "I4" in found(migration(alone, (ONE, "uid-s"), (TWO, "uid-t")))
 
 
-def test_a_source_without_another_holder_is_no_migration() -> None:
-    for pin in (Pin(2, MACHINE, None, Holder("n1", "s")), Pin(2, MACHINE, Holder("n1", "s"), Holder("n1", "s"))):
-        assert found(Facts(blocks=(replace(BLOCK, pins=(pin,)),))) == ["I6"]
+def test_a_source_without_a_holder_is_no_migration() -> None:
+    pin = Pin(2, MACHINE, None, Holder("n1", "s"))
+    assert found(Facts(blocks=(replace(BLOCK, pins=(pin,)),))) == ["I6"]
+
+
+def test_a_machine_whose_migration_failed_needs_no_lease_and_shares_with_nobody() -> None:
+    back = replace(BLOCK, leases=(), pins=(Pin(2, MACHINE, Holder("n1", "uid-s"), Holder("n1", "uid-s")),))
+    assert found(migration(back, (ONE, "uid-s"))) == []
+    assert "I4" in found(migration(back, (ONE, "uid-s"), (TWO, "uid-t")))

@@ -216,10 +216,13 @@ def test_the_sources_give_back_ends_the_migration_and_takes_nothing_from_the_tar
 def test_the_targets_give_back_returns_the_pin_to_the_source_without_a_lease() -> None:
     back = lease.give_back(migrating(), B, 0b10)
     (pin,) = back.pins
-    assert (pin.holder, pin.source) == (SOURCE, None) and not back.leased & 0b10 and back.pinned == 0b10
+    assert (pin.holder, pin.source) == (SOURCE, SOURCE) and not pin.is_shared and pin.seats == (SOURCE,)
+    assert not back.leased & 0b10 and back.pinned == 0b10
+    again = lease.share_pin(back, VM, NodeRef("node-c", "uid-c"), THIRD, SOURCE)
+    assert (again.pins[0].holder, again.pins[0].source) == (THIRD, SOURCE)
     assert back.problems() == ()
     vacant = lease.give_back(back, A, 0b10)
-    assert vacant.pins[0].holder is None
+    assert (vacant.pins[0].holder, vacant.pins[0].source) == (None, None)
 
 
 def test_nobody_but_the_migrations_target_may_share_and_nobody_takes_a_shared_pin_before_both_are_gone() -> None:

@@ -491,7 +491,7 @@ async def test_a_machine_that_is_deleted_while_it_migrates_keeps_its_pin_until_b
     await lab.store.patch(IP_BLOCK, PAGE.name, block_changes(back))
     async with leader(lab):
         await asyncio.sleep(0.5)
-        assert await seats(lab) == [(True, False)], "the source has no lease any more, but its sandbox may live"
+        assert await seats(lab) == [(True, True)], "the source has no lease any more, but its sandbox may live"
         await lab.store.delete(NODE, "n1")
 
         async def gone() -> bool:

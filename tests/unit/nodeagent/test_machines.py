@@ -136,7 +136,7 @@ async def test_a_failed_migration_leaves_the_machine_where_it_was(lab: Lab) -> N
         await gone(two, "c2")
         await stop(lab, target)
         pin = (await pins(lab))[first[0]]
-        assert pin.holder is not None and pin.holder.pod_uid == source.uid and pin.source is None
+        assert pin.holder is not None and pin.holder.pod_uid == source.uid and not pin.is_shared
         await sound(lab, one, two)
         assert await told(lab) == ("n1", source.uid)
         others = [await add(two, f"c{i}", await lab.pod(f"p{i}", "n2")) for i in range(10, 19)]
@@ -216,7 +216,7 @@ async def test_a_target_that_crashed_before_its_grant_gives_the_pin_back(lab: La
             await delete(two, "c3")
             await eventually(lambda: not any(held.state is State.LEAVING for held in two.stock))
         pin = (await pins(lab))[first[0]]
-        assert pin.holder is not None and pin.holder.pod_uid == source.uid and pin.source is None
+        assert pin.holder is not None and pin.holder.pod_uid == source.uid and not pin.is_shared
         await sound(lab, one)
 
 
