@@ -17,7 +17,7 @@ from urllib.parse import unquote
 import pytest
 import typer.main
 
-from cli.main import app
+from cli.main import app, kind_of
 from e2e.lab import standing
 from ipam import errors
 from tests.docs import pages
@@ -61,6 +61,8 @@ def test_every_command_exists(page: Path) -> None:
         ("nephila status -o json", ""),
         ("nephila trace pod NAMESPACE/NAME", ""),
         ("nephila --context here trace ip 10.6.0.1", ""),
+        ("nephila trace 10.6.0.1", ""),
+        ("nephila explain NAMESPACE/NAME", ""),
         ("nephila trace host a", "no command"),
         ("nephila fsck --deep", "no option"),
         ("kubectl nephila nodes", ""),
@@ -244,12 +246,19 @@ def refused(words: list[str]) -> str:
             if known[name] and "=" not in word and rest:
                 rest.pop(0)
         elif hasattr(command, "commands"):
+            word, rest = meant(command.commands, word, rest)
             if word not in command.commands:
                 return f"{command.name}: no command {word}"
             command = command.commands[word]
             if command.name == "shell":  # what follows is another program's
                 return ""
     return ""
+
+
+def meant(commands: Any, word: str, rest: list[str]) -> tuple[str, list[str]]:
+    """`trace 10.0.0.5` is `trace ip 10.0.0.5`."""
+    kind = kind_of(word)
+    return (kind, [word, *rest]) if word not in commands and kind in commands else (word, rest)
 
 
 def options_of(command: Any) -> dict[str, bool]:
