@@ -1,12 +1,12 @@
 """What the API server accepts and refuses of Nephila's own kinds, as data: every CEL rule has a case on each side.
 
 `Case.old` is what is stored before (created first, and then replaced by `new`); None: `new` is created. `refused` is a part of the message,
-empty if the object is accepted. The names of objects matter for IPBlock only.
+empty if the object is accepted. The names of objects matter for IPBlock only. That no rule is forgotten is a test of its own (test_rules.py).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from crds import nephila, spiderpool
@@ -24,6 +24,7 @@ class Case:
     old: Json | None = None
     refused: str = ""
     name: str = "case"
+    subresource: str = ""  # `new` is written there, over `old`
 
     @property
     def id(self) -> str:
@@ -100,6 +101,8 @@ POOLS = (
     _pool("IPv6 item in an IPv4 subnet", pool(ips=["fd00::1"]), refused=f"ips {INSIDE}"),
     _pool("excluded item outside subnet", pool(excludeIPs=["10.7.0.1"]), refused=f"excludeIPs {INSIDE}"),
     _pool("excluded item malformed", pool(excludeIPs=["10.6.0"]), refused=NOT_A_RANGE),
+    _pool("excluded item of two families", pool(excludeIPs=["10.6.0.5-fd00::1"]), refused="of one family"),
+    _pool("excluded item reversed", pool(excludeIPs=["10.6.0.9-10.6.0.5"]), refused="must not be above its end"),
     _pool("gateway outside subnet", pool(gateway="10.7.0.1"), refused=f"gateway {INSIDE}"),
     _pool("gateway not an address", pool(gateway="router"), refused="must be an IP address"),
     _pool("default route", pool(routes=[{"dst": "0.0.0.0/0", "gw": "10.6.0.2"}]), refused="specify gateway instead"),
@@ -130,6 +133,14 @@ POOLS = (
         pool(nodeAffinity={"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}),
         refused="In and NotIn need values",
     ),
+    *(
+        _pool(
+            f"In without values in {where}",
+            pool(**{where: {"matchExpressions": [{"key": "a", "operator": "NotIn"}]}}),
+            refused="In and NotIn need values",
+        )
+        for where in ("podAffinity", "namespaceAffinity")
+    ),
     _pool(
         "unknown operator",
         pool(nodeAffinity={"matchExpressions": [{"key": "a", "operator": "Like", "values": ["b"]}]}),
@@ -144,22 +155,12 @@ POOLS = (
     _pool("removed field vlan", {"spec": {"subnet": "10.6.0.0/16", "vlan": 0}}),
 )
 
-SUBNETS = (
-    Case(
-        spiderpool.SUBNET,
-        "everything",
-        pool(ipVersion=4, ips=["10.6.0.5"], excludeIPs=["10.6.0.5"], gateway="10.6.0.1"),
-    ),
-    Case(spiderpool.SUBNET, "item outside", pool(ips=["10.7.0.5"]), refused=f"ips {INSIDE}"),
-    Case(spiderpool.SUBNET, "gateway outside", pool(gateway="10.7.0.5"), refused=f"gateway {INSIDE}"),
-    Case(
-        spiderpool.SUBNET,
-        "subnet changed",
-        {"spec": {"subnet": "10.7.0.0/16"}},
-        pool(),
-        refused="subnet is not changeable",
-    ),
-    Case(spiderpool.SUBNET, "ipVersion wrong", pool(ipVersion=6), refused="ipVersion must be the family"),
+ALIKE = {"subnet", "ipVersion", "ips", "excludeIPs", "gateway", "routes"}
+# What a Subnet has in common with a pool is judged alike.
+SUBNETS = tuple(
+    replace(case, kind=spiderpool.SUBNET)
+    for case in POOLS
+    if {*case.new["spec"], *(case.old["spec"] if case.old else ())} <= ALIKE
 )
 
 
@@ -171,6 +172,8 @@ RESERVED = (
     _reserved("IPv4", {"ips": ["10.6.0.1-10.6.0.9", "192.168.1.1"]}),
     _reserved("IPv6 with version", {"ipVersion": 6, "ips": ["fd00::1"]}),
     _reserved("malformed", {"ips": ["10.6.0.0/24"]}, refused=NOT_A_RANGE),
+    _reserved("reversed", {"ips": ["10.6.0.9-10.6.0.1"]}, refused="must not be above its end"),
+    _reserved("item of two families", {"ips": ["10.6.0.1-fd00::1"]}, refused="both ends of a range"),
     _reserved("two families", {"ips": ["10.6.0.1", "fd00::1"]}, refused="of one family"),
     _reserved("version of the other family", {"ipVersion": 6, "ips": ["10.6.0.1"]}, refused="of one family"),
     _reserved("more addresses", {"ips": ["10.6.0.1", "10.6.0.2"]}, {"ips": ["10.6.0.1"]}),
@@ -267,6 +270,11 @@ BLOCKS = (
     _block("range reversed", block(leases=[{**LEASE, "slots": "7-0"}]), refused="ascending and disjoint"),
     _block("slot named twice", block(leases=[{**LEASE, "slots": "0-7,7"}]), refused="ascending and disjoint"),
     _block("suspect slots descending", block(suspect="9,3"), refused="ascending and disjoint"),
+    _block(
+        "cooling slots descending",
+        block(cooling=[{"slots": "6,4", "until": "2026-11-22T10:00:00Z"}]),
+        refused="ascending and disjoint",
+    ),
     _block("suspect slots all dealt with", block(epoch=11, suspect=""), block(suspect="3")),
     _block("slot leased twice", block(leases=[LEASE, _lease("12")]), refused="in one lease only"),
     _block("slot inside another range", block(leases=[LEASE, _lease("3")]), refused="in one lease only"),
@@ -317,6 +325,20 @@ def _node(why: str, new: Json, old: Json | None = None, refused: str = "") -> Ca
     return Case(nephila.IP_NODE, why, new, old, refused)
 
 
+CONFLICT: Json = {
+    "ip": "10.6.0.5",
+    "mac": "02:00:00:00:00:01",
+    "pool": "p",
+    "seen": "2026-11-22T10:00:00Z",
+    "how": "arp-claim",
+}
+AUDITED: Json = {"ip": "fd00::1", "state": "in-use", "mac": "02:00:00:00:00:01", "checked": "2026-11-22T10:00:00Z"}
+
+
+def _told(why: str, refused: str = "", **status: Any) -> Case:
+    return Case(nephila.IP_NODE, why, {"status": status}, {}, refused, subresource="status")
+
+
 def fence(term: int) -> Json:
     return {"spec": {"fence": {"id": f"f{term}", "term": term, "since": "2026-11-22T10:00:00Z"}}}
 
@@ -333,6 +355,10 @@ NODES = (
     _node("fence removed", {"spec": {}}, fence(2)),
     _node("fence of a later leader", fence(3), fence(2)),
     _node("fence of a deposed leader", fence(1), fence(2), refused="term of a fence mark must not decrease"),
+    _told("conflict seen", conflicts=[CONFLICT]),
+    _told("conflict without an address", conflicts=[{**CONFLICT, "ip": "10.6.0"}], refused="must be an IP address"),
+    _told("audited", audit=[AUDITED]),
+    _told("audited without an address", audit=[{**AUDITED, "ip": "::g"}], refused="must be an IP address"),
 )
 
 
