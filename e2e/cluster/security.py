@@ -11,12 +11,14 @@ from typing import Any
 
 from crds.generate import objects
 from crds.policies import AGENT, LEADER, NAMESPACE
-from crds.roles import RULES, cluster_role
+from crds.roles import RULES, cluster_role, webhook_roles
+from crds.webhooks import configurations
 from e2e.cluster.client import Answer, JsonClient
 from e2e.cluster.program import ClusterFailed
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 SERVED_S, IN_FORCE_S = 20.0, 20.0
+SECRET = "nephila-webhook"
 # Applied, not created: the server holds a first POST to a new kind back for 2 s.
 APPLY = "fieldManager=nephila-security&force=true"
 _PATHS = {
@@ -25,6 +27,11 @@ _PATHS = {
     "ValidatingAdmissionPolicyBinding": "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicybindings",
     "ClusterRole": f"{RBAC}/clusterroles",
     "ClusterRoleBinding": f"{RBAC}/clusterrolebindings",
+    "Role": f"{RBAC}/namespaces/{NAMESPACE}/roles",
+    "RoleBinding": f"{RBAC}/namespaces/{NAMESPACE}/rolebindings",
+    "MutatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration": "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations",
+    "Secret": f"/api/v1/namespaces/{NAMESPACE}/secrets",
     "Namespace": "/api/v1/namespaces",
     "Node": "/api/v1/nodes",
     "ServiceAccount": f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts",
@@ -70,6 +77,30 @@ async def bind(admin: JsonClient, role: str, account: str) -> None:
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE}],
         },
     )
+
+
+async def install_webhook(admin: JsonClient, url: str, policy: str) -> None:
+    """What the chart installs where the webhook is on, but reached at `url`: the empty Secret, the leader's rights to it, two configurations."""
+    await apply(admin, {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": SECRET}, "type": "Opaque"})
+    for role in webhook_roles():
+        await apply(admin, role)
+        binding = {
+            "apiVersion": role["apiVersion"],
+            "kind": f"{role['kind']}Binding",
+            "metadata": role["metadata"],
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": role["kind"],
+                "name": role["metadata"]["name"],
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": LEADER, "namespace": NAMESPACE}],
+        }
+        await apply(admin, binding)
+    for document in configurations().values():
+        (webhook,) = document["webhooks"]
+        path = webhook["clientConfig"]["service"]["path"]
+        reached = {**webhook, "clientConfig": {"url": f"{url}{path}"}, "failurePolicy": policy}
+        await apply(admin, {**document, "webhooks": [reached]})
 
 
 async def join(admin: JsonClient, node: str) -> str:

@@ -179,24 +179,24 @@ async def ping(pods: Sequence[LivePod], limit: int) -> Pings:
 
     async def one(namespace: str, label: str, target: str) -> str:
         async with slots:
-            status, _ = await _run(
-                "nsenter",
-                f"--net={netns.path_of(namespace)}",
-                "ping",
-                "-n",
-                "-q",
-                "-c",
-                "2",
-                "-i",
-                "0.2",
-                "-W",
-                str(PING_WAIT_S),
-                target,
-            )
-        return "" if status == 0 else f"{label} cannot reach {target}"
+            return "" if await reaches(namespace, target) else f"{label} cannot reach {target}"
 
     results = await asyncio.gather(*(one(*job) for job in jobs))
     return Pings(len(jobs), tuple(result for result in results if result))
+
+
+async def reaches(namespace: str, target: str) -> bool:
+    """Whether two pings from a pod's namespace are answered."""
+    pings = ("ping", "-n", "-q", "-c", "2", "-i", "0.2", "-W", str(PING_WAIT_S), target)
+    status, _ = await _run("nsenter", f"--net={netns.path_of(namespace)}", *pings)
+    return status == 0
+
+
+async def routes(namespace: str) -> list[Object]:
+    """The IPv4 routes of a pod, as `ip` tells them."""
+    status, output = await _run("ip", "-n", namespace, "-j", "-4", "route", "show")
+    found: list[Object] = json.loads(output) if status == 0 else []
+    return found
 
 
 def _others(pods: Sequence[LivePod], pod: LivePod) -> list[LivePod]:

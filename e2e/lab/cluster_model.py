@@ -10,12 +10,14 @@ from typing import Self
 
 from e2e.lab.api import Api, ApiError
 from e2e.lab.caches import Cache
+from e2e.lab.controllers import daemon_nodes, job_pods
 from e2e.lab.kubelet import Kubelet, PodWorker
 from e2e.lab.objects import Object, is_running, key_of, name_of, namespace_of, node_of, uid_of
 
-KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "Pod", "Node")
+KINDS = ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Pod", "Node")
 SYNC_TIMEOUT_S = 15.0
-WORKLOADS = ("Deployment", "StatefulSet")
+REPLICATED = ("Deployment", "StatefulSet")
+WORKLOADS = (*REPLICATED, "DaemonSet", "Job")
 SYSTEM_NAMESPACE = "nephila-system"  # the agents' own pods: on the host's network, and no matter of the lab's kubelets
 REFUSED_TRIES = 50  # a namespace has no service account yet, or a kind is not served yet
 
@@ -68,10 +70,10 @@ class Cluster:
             self.caches[kind].absorb(written)
 
     async def delete_workloads(self) -> None:
-        """Every Deployment, StatefulSet and bare pod; garbage collection does the rest."""
+        """Every workload and bare pod; garbage collection does the rest (which for Jobs must be asked for)."""
         for kind in WORKLOADS:
             for thing in list(self.caches[kind].items.values()):
-                await self.api.delete(kind, name_of(thing), namespace_of(thing))
+                await self.api.delete(kind, name_of(thing), namespace_of(thing), {"propagationPolicy": "Background"})
         for pod in self.pods():
             if not pod["metadata"].get("ownerReferences"):
                 await self.api.delete("Pod", name_of(pod), namespace_of(pod))
@@ -113,7 +115,11 @@ class Cluster:
 
     def desired(self) -> int:
         """Pods that the workloads and bare pods ask for in all."""
-        wanted = [thing["spec"].get("replicas") for kind in WORKLOADS for thing in self.caches[kind].items.values()]
+        wanted = [thing["spec"].get("replicas") for kind in REPLICATED for thing in self.caches[kind].items.values()]
+        wanted += [
+            len(daemon_nodes(item, self.caches["Node"].items)) for item in self.caches["DaemonSet"].items.values()
+        ]
+        wanted += [job_pods(item) for item in self.caches["Job"].items.values()]
         bare = sum(1 for pod in self.pods() if not pod["metadata"].get("ownerReferences"))
         return sum(1 if count is None else int(count) for count in wanted) + bare
 

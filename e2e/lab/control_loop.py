@@ -8,7 +8,7 @@ import aiohttp
 
 from e2e.lab.api import RESOURCES, ApiError
 from e2e.lab.cluster_model import Cluster
-from e2e.lab.controllers import Action, Bind, Create, Delete, Scale, View, plan
+from e2e.lab.controllers import Action, Bind, Count, Create, Delete, Scale, View, plan
 from e2e.lab.objects import Key
 
 ACTIONS_AT_ONCE = 16
@@ -40,7 +40,15 @@ class ControlLoop:
             await self._dirty.wait()
             self._dirty.clear()
             items = {kind: cache.items for kind, cache in self._cluster.caches.items()}
-            view = View(items["Deployment"], items["ReplicaSet"], items["StatefulSet"], items["Pod"], items["Node"])
+            view = View(
+                items["Deployment"],
+                items["ReplicaSet"],
+                items["StatefulSet"],
+                items["Pod"],
+                items["Node"],
+                items["DaemonSet"],
+                items["Job"],
+            )
             actions = plan(view, _suffix)
             await asyncio.gather(*(self._act(action) for action in actions))
 
@@ -63,6 +71,10 @@ class ControlLoop:
             case Scale((namespace, name), replicas):
                 changed = await self._cluster.api.patch("ReplicaSet", name, namespace, {"spec": {"replicas": replicas}})
                 self._cluster.caches["ReplicaSet"].absorb(changed)
+            case Count((namespace, name), desired):
+                status = {"status": {"desiredNumberScheduled": desired}}
+                changed = await self._cluster.api.patch("DaemonSet", name, namespace, status, "status")
+                self._cluster.caches["DaemonSet"].absorb(changed)
             case Bind((namespace, name) as key, node):
                 await self._cluster.api.bind(name, namespace, node)
                 self._note("Pod", key, ("spec", "nodeName"), node)

@@ -1,7 +1,8 @@
 """What the controller manager and the scheduler of a cluster would do next, as a pure function of what they see.
 
 Covers what the lab's manifests use: Deployments with rolling updates through ReplicaSets, StatefulSets (OrderedReady and Parallel, with
-updates from the highest ordinal), garbage collection by owner, and a scheduler that spreads and honours nodeSelector and taints.
+updates from the highest ordinal), DaemonSets without updates, Jobs whose pods never end, garbage collection by owner, and a scheduler that spreads
+and honours nodeSelector and taints.
 """
 
 import copy
@@ -29,6 +30,7 @@ from e2e.lab.objects import (
 )
 
 Objects: TypeAlias = Mapping[Key, Object]
+HOSTNAME = "kubernetes.io/hostname"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class View:
     stateful_sets: Objects = field(default_factory=dict)
     pods: Objects = field(default_factory=dict)
     nodes: Objects = field(default_factory=dict)
+    daemon_sets: Objects = field(default_factory=dict)
+    jobs: Objects = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +72,15 @@ class Bind:
     node: str
 
 
-Action: TypeAlias = Create | Delete | Scale | Bind
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Tells in a DaemonSet's status how many pods it should have."""
+
+    key: Key
+    desired: int
+
+
+Action: TypeAlias = Create | Delete | Scale | Bind | Count
 
 
 def plan(view: View, suffix: Callable[[], str]) -> list[Action]:
@@ -84,6 +96,12 @@ def plan(view: View, suffix: Callable[[], str]) -> list[Action]:
     for stateful_set in view.stateful_sets.values():
         if not is_deleted(stateful_set):
             actions += _stateful_set(stateful_set, owned.get(uid_of(stateful_set), []), view.pods)
+    for daemon_set in view.daemon_sets.values():
+        if not is_deleted(daemon_set):
+            actions += _daemon_set(daemon_set, owned.get(uid_of(daemon_set), []), view.nodes, suffix)
+    for job in view.jobs.values():
+        if not is_deleted(job):
+            actions += _job(job, owned.get(uid_of(job), []), suffix)
     actions += _schedule(view)
     return actions
 
@@ -109,12 +127,11 @@ def _collect_garbage(view: View) -> Iterator[Action]:
             and not is_deleted(replica_set)
         ):
             yield Delete("ReplicaSet", key)
-    sets = {
-        uid_of(item) for item in (*view.replica_sets.values(), *view.stateful_sets.values()) if not is_deleted(item)
-    }
+    owners = (view.replica_sets, view.stateful_sets, view.daemon_sets, view.jobs)
+    sets = {uid_of(item) for kind in owners for item in kind.values() if not is_deleted(item)}
     for key, pod in view.pods.items():
         owner = controller_of(pod)
-        known = owner is not None and owner["kind"] in ("ReplicaSet", "StatefulSet")
+        known = owner is not None and owner["kind"] in ("ReplicaSet", "StatefulSet", "DaemonSet", "Job")
         if known and owner is not None and owner["uid"] not in sets and not is_deleted(pod):
             yield Delete("Pod", key)
 
@@ -204,6 +221,44 @@ def _stateful_set(stateful_set: Object, pods: list[Object], everything: Objects)
     stale = [name for name in names if _revision(by_name[name]) != revision]
     if stale:
         yield Delete("Pod", key_of(by_name[stale[-1]]))
+
+
+def daemon_nodes(daemon_set: Object, nodes: Objects) -> list[str]:
+    """Where a DaemonSet wants a pod."""
+    pod = {"spec": daemon_set["spec"]["template"].get("spec") or {}}
+    return sorted(name_of(node) for node in nodes.values() if fits(pod, node))
+
+
+def _daemon_set(daemon_set: Object, pods: list[Object], nodes: Objects, suffix: Callable[[], str]) -> Iterator[Action]:
+    wanted = daemon_nodes(daemon_set, nodes)
+    if ((daemon_set.get("status") or {}).get("desiredNumberScheduled") or 0) != len(wanted):
+        yield Count(key_of(daemon_set), len(wanted))
+    placed = {_placed_on(pod): pod for pod in pods if not is_deleted(pod)}
+    for node in wanted:
+        if node not in placed:
+            pod = new_pod({**daemon_set, "kind": "DaemonSet"}, f"{name_of(daemon_set)}-{suffix()}")
+            pod["spec"].setdefault("nodeSelector", {})[HOSTNAME] = node
+            yield Create("Pod", pod)
+    for node, pod in placed.items():
+        if node not in wanted:
+            yield Delete("Pod", key_of(pod))
+
+
+def _placed_on(pod: Object) -> str:
+    return str(((pod.get("spec") or {}).get("nodeSelector") or {}).get(HOSTNAME, ""))
+
+
+def _job(job: Object, pods: list[Object], suffix: Callable[[], str]) -> Iterator[Action]:
+    """`parallelism` pods at once; they have no process that could end, so none is ever complete."""
+    live = [pod for pod in pods if not is_deleted(pod)]
+    for _ in range(job_pods(job) - len(live)):
+        owner = {**job, "kind": "Job", "apiVersion": "batch/v1"}
+        yield Create("Pod", new_pod(owner, f"{name_of(job)}-{suffix()}"))
+
+
+def job_pods(job: Object) -> int:
+    parallelism = job["spec"].get("parallelism")
+    return 1 if parallelism is None else int(parallelism)
 
 
 def new_pod(owner: Object, name: str) -> Object:

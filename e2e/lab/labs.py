@@ -40,6 +40,7 @@ class Plan:
     agent_command: Sequence[str] = agents.AGENT_COMMAND
     settings: agents.Settings = field(default_factory=agents.Settings)
     server: ServerName = "embedded"
+    manifests: Path = MANIFESTS
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ async def _assemble(plan: Plan, prefix: str, run_dir: Path, stack: contextlib.As
     stack.push_async_callback(_stop_all, tuple(crew.values()))
     ledger = Ledger()
     cluster = Cluster(api)
-    _add_kubelets(cluster, layout, crew, api, ledger)
+    _add_kubelets(cluster, layout, crew, api, ledger, plan.manifests)
     await agents.start_all(list(crew.values()))
     await stack.enter_async_context(cluster)
     await stack.enter_async_context(server.machinery(cluster))
@@ -138,10 +139,15 @@ async def _proxy(layout: fabric.Fabric, node: str, server: Server, stack: contex
 
 
 def _add_kubelets(
-    cluster: Cluster, layout: fabric.Fabric, crew: Mapping[str, agents.Agent], api: Api, ledger: Ledger
+    cluster: Cluster,
+    layout: fabric.Fabric,
+    crew: Mapping[str, agents.Agent],
+    api: Api,
+    ledger: Ledger,
+    folder: Path,
 ) -> None:
-    default = networks.load_conflist(MANIFESTS / "underlay.conflist")
-    others: dict[Key, Object] = networks.definitions(load_manifests(MANIFESTS))
+    default = networks.load_conflist(folder / "underlay.conflist")
+    others: dict[Key, Object] = networks.definitions(load_manifests(folder))
     for node, agent in crew.items():
 
         def attachments(pod: Object, socket: Path = agent.socket) -> list[Attachment]:
@@ -150,9 +156,9 @@ def _add_kubelets(
         cluster.kubelets[node] = Kubelet(node, layout, agent.executor, api, ledger, attachments, agent.was_down)
 
 
-def manifests() -> list[Object]:
+def manifests(folder: Path = MANIFESTS) -> list[Object]:
     """What the lab's user applies; networks are not API objects here but files of the nodes."""
-    return [thing for thing in load_manifests(MANIFESTS) if thing["kind"] != "NetworkAttachmentDefinition"]
+    return [thing for thing in load_manifests(folder) if thing["kind"] != "NetworkAttachmentDefinition"]
 
 
 @contextlib.contextmanager

@@ -98,13 +98,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A module of `e2e.lab.scenarios`: its `run`, how many nodes it wants, and settings of agents and leaders that it needs."""
+    """A module of `e2e.lab.scenarios`: its `run`, how many nodes it wants, settings of agents and leaders, and the folder of its manifests."""
 
     name: str
     title: str
     nodes: int
     run: Callable[[Run], Awaitable[None]]
     settings: Settings = field(default_factory=Settings)
+    manifests: Path = labs.MANIFESTS
 
 
 def load(name: str) -> Scenario:
@@ -115,7 +116,8 @@ def load(name: str) -> Scenario:
     module = importlib.import_module(f"e2e.lab.scenarios.{name.replace('-', '_')}")
     names = ("AGENT_SETTINGS", "FIRST_AGENT_SETTINGS", "LEADER_SETTINGS")
     settings = Settings(*(getattr(module, name, {}) for name in names))
-    return Scenario(name, module.TITLE, module.NODES, module.run, settings)
+    folder = getattr(module, "MANIFESTS", labs.MANIFESTS)
+    return Scenario(name, module.TITLE, module.NODES, module.run, settings, folder)
 
 
 def scenario_names() -> list[str]:
@@ -134,7 +136,7 @@ async def run_scenario(
 ) -> Summary:
     """Builds the lab, runs the scenario, takes the lab down, looks for leftovers. Raises what `labs.build` raises."""
     begun = time.monotonic()
-    plan = Plan(nodes or scenario.nodes, agent_command, scenario.settings, server)
+    plan = Plan(nodes or scenario.nodes, agent_command, scenario.settings, server, scenario.manifests)
     tally = Tally()
     async with asyncio.timeout(RUN_TIMEOUT_S), labs.build(plan) as lab:
         up = Step(f"lab of {plan.nodes} nodes is up", round(time.monotonic() - begun, 3))

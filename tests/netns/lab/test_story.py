@@ -27,6 +27,7 @@ SMALLER = {"tight": (5, 120), "strand": (3, 20)}  # nodes and pods: the scenario
         "partition",
         "reserved",
         "identity",
+        "manifests",
     ],
 )
 def test_the_real_agent_passes(name: str) -> None:

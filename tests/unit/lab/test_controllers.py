@@ -2,7 +2,7 @@
 
 import itertools
 
-from e2e.lab.controllers import Bind, Create, Delete, Scale, View, fits, plan
+from e2e.lab.controllers import Bind, Count, Create, Delete, Scale, View, fits, plan
 from e2e.lab.objects import Key, Object, key_of, name_of, node_of, uid_of
 
 
@@ -11,7 +11,7 @@ class World:
 
     def __init__(self) -> None:
         self.kinds: dict[str, dict[Key, Object]] = {
-            kind: {} for kind in ("Deployment", "ReplicaSet", "StatefulSet", "Pod", "Node")
+            kind: {} for kind in ("Deployment", "ReplicaSet", "StatefulSet", "DaemonSet", "Job", "Pod", "Node")
         }
         self.uids = (f"uid-{number}" for number in itertools.count(1))
         self.suffixes = (f"{number:05d}" for number in itertools.count(1))
@@ -26,7 +26,15 @@ class World:
 
     def plan(self) -> list[object]:
         kinds = self.kinds
-        view = View(kinds["Deployment"], kinds["ReplicaSet"], kinds["StatefulSet"], kinds["Pod"], kinds["Node"])
+        view = View(
+            kinds["Deployment"],
+            kinds["ReplicaSet"],
+            kinds["StatefulSet"],
+            kinds["Pod"],
+            kinds["Node"],
+            kinds["DaemonSet"],
+            kinds["Job"],
+        )
         return list(plan(view, lambda: next(self.suffixes)))
 
     def step(self) -> int:
@@ -40,6 +48,8 @@ class World:
                     self.kinds[kind].pop(key, None)
                 case Scale(key, replicas):
                     self.kinds["ReplicaSet"][key]["spec"]["replicas"] = replicas
+                case Count(key, desired):
+                    self.kinds["DaemonSet"][key]["status"] = {"desiredNumberScheduled": desired}
                 case Bind(key, node):
                     self.kinds["Pod"][key]["spec"]["nodeName"] = node
         self.most_pods = max(self.most_pods, len(self.kinds["Pod"]))
@@ -164,3 +174,29 @@ def test_a_pod_goes_only_where_selector_cordon_and_taints_allow() -> None:
     assert not fits(pod, {**node, "metadata": {"name": "n", "labels": {"rack": "b"}}})
     assert not fits(pod, {**node, "spec": {"unschedulable": True}})
     assert not fits(pod, {**node, "spec": {"taints": [{"key": "k", "effect": "NoSchedule"}]}})
+
+
+def test_a_daemon_set_has_one_pod_on_each_node_that_it_fits() -> None:
+    world = World()
+    nodes(world, "n1", "n2", "n3")
+    daemon_set = world.add(workload("DaemonSet", 0))
+    world.settle()
+    pods = list(world.kinds["Pod"].values())
+    assert sorted(node_of(pod) for pod in pods) == ["n1", "n2", "n3"]
+    assert daemon_set["status"] == {"desiredNumberScheduled": 3}
+    world.kinds["Node"]["", "n2"]["spec"]["unschedulable"] = True
+    world.settle()
+    assert sorted(node_of(pod) for pod in world.kinds["Pod"].values()) == ["n1", "n3"]
+    world.kinds["DaemonSet"].clear()
+    world.settle()
+    assert world.pods() == []
+
+
+def test_a_job_keeps_as_many_pods_as_run_at_once() -> None:
+    world = World()
+    nodes(world, "n1", "n2")
+    world.add(workload("Job", 0, parallelism=3))
+    world.settle()
+    assert len(world.pods()) == 3
+    owner = next(iter(world.kinds["Pod"].values()))["metadata"]["ownerReferences"][0]
+    assert (owner["apiVersion"], owner["kind"]) == ("batch/v1", "Job")
