@@ -38,8 +38,14 @@ PROBE = histogram(
     "lane",
 )
 VERDICTS = counter("nephila_probe_verdicts_total", "Addresses tested, by what was found.", "verdict")
+REVIEWS = counter(
+    "nephila_webhook_reviews_total",
+    "Reviews of the admission webhook, by what was asked (mutate, validate) and answered: allowed, refused, or failed (then failurePolicy decides).",
+    "asked",
+    "answer",
+)
 
-HAPPENINGS = (ALLOCATION, RELEASE, REQUESTS, ERRORS, COMMIT, SYNC, PROBE, VERDICTS)
+HAPPENINGS = (ALLOCATION, RELEASE, REQUESTS, ERRORS, COMMIT, SYNC, PROBE, VERDICTS, REVIEWS)
 OUTCOMES = ("warm", "waited", "moved", "adopted", "repeat", "failed")
 
 
@@ -56,6 +62,7 @@ class Happenings:
         self._requests = REQUESTS.counter(self._inner)
         self._errors = ERRORS.counter(self._inner)
         self._journal = {"commit": COMMIT.histogram(self._inner), "sync": SYNC.histogram(self._inner)}
+        self._reviews = REVIEWS.counter(self._inner)
         probe = PROBE.histogram(self._inner)
         self._probe = {lane: probe.labels(lane.value) for lane in Lane}
         self._verdicts = VERDICTS.counter(self._inner)
@@ -74,6 +81,9 @@ class Happenings:
 
     def on_journal(self, operation: str, seconds: float) -> None:
         self._journal[operation].observe(seconds)
+
+    def on_review(self, asked: str, answer: str) -> None:
+        self._reviews.labels(asked, answer).inc()
 
     def on_probe(self, lane: Lane, verdicts: Iterable[Verdict], seconds: float) -> None:
         self._probe[lane].observe(seconds)

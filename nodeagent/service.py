@@ -80,7 +80,7 @@ async def run(config: AgentConfig) -> None:
             await health.start()
         extra: list[Runnable] = [_leader_child(config, agent, clock, entropy)] if config.leader.enabled else []
         if config.webhook.address:
-            extra.append(_webhook(config, store, clock))
+            extra.append(_webhook(config, store, clock, happened))
         await _until_signalled(agent, spool, pulse, extra)
     finally:
         await cni.stop()
@@ -97,7 +97,7 @@ class Runnable(Protocol):
     async def run(self) -> None: ...
 
 
-def _webhook(config: AgentConfig, store: KubeStore, clock: Clock) -> WebhookServer:
+def _webhook(config: AgentConfig, store: KubeStore, clock: Clock, happened: Happenings) -> WebhookServer:
     features = config.features
     chosen = {Family.V4: features.enable_ipv4, Family.V6: features.enable_ipv6}
     reviewer = Reviewer(
@@ -105,7 +105,7 @@ def _webhook(config: AgentConfig, store: KubeStore, clock: Clock) -> WebhookServ
         frozenset(family for family, on in chosen.items() if on),
         protect_in_use=features.enable_validating_resources_deleted_webhook,
     )
-    return WebhookServer(config.webhook.address, Path(config.webhook.certificates), reviewer, clock)
+    return WebhookServer(config.webhook.address, Path(config.webhook.certificates), reviewer, clock, happened.on_review)
 
 
 def _leader_child(config: AgentConfig, agent: Agent, clock: Clock, entropy: Entropy) -> LeaderChild:

@@ -33,12 +33,20 @@ _decode = msgspec.json.Decoder(AdmissionReview).decode
 class WebhookServer:
     """Run `run()` as a task: it serves on `address` ("host:port") as soon as there is a certificate. `port` is then the one in use."""
 
-    def __init__(self, address: str, folder: Path, reviewer: Reviewer, clock: Clock) -> None:
+    def __init__(
+        self,
+        address: str,
+        folder: Path,
+        reviewer: Reviewer,
+        clock: Clock,
+        on_review: Callable[[str, str], None] = lambda _asked, _answer: None,
+    ) -> None:
         host, _, port = address.rpartition(":")
         self._host, self.port = host.strip("[]"), int(port)
         self._folder = folder
         self._reviewer = reviewer
         self._clock = clock
+        self._on_review = on_review
         self._loaded: tuple[bytes, bytes] | None = None
         self._tls: ssl.SSLContext | None = None
         self.serving = asyncio.Event()
@@ -114,7 +122,9 @@ class WebhookServer:
             async with asyncio.timeout(ANSWER_S):
                 response = await judge(request)
         except (StoreError, TimeoutError) as error:
+            self._on_review(http.path.strip("/"), "failed")
             log.warning("review_failed", kind=request.kind.kind, name=request.name, error=str(error) or "too slow")
             return web.Response(status=503, text=f"pools and Subnets cannot be read now: {error}")
+        self._on_review(http.path.strip("/"), "allowed" if response.allowed else "refused")
         body = msgspec.json.encode(AdmissionReview(response=response))
         return web.Response(body=body, content_type="application/json")

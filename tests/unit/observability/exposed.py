@@ -54,6 +54,7 @@ async def agent_text(place: Path, *, debug: bool = False) -> str:
         scrape.happened.on_journal("commit", 0.0004)
         scrape.happened.on_journal("sync", 0.004)
         scrape.happened.on_probe(Lane.BACKGROUND, (), 0.3)
+        scrape.happened.on_review("validate", "refused")
         pods = [await lab.pod(f"p{number}", "n1") for number in range(4)]
         for number, pod in enumerate(pods[:3]):
             await add(agent, f"c{number}", pod)

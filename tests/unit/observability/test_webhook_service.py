@@ -23,7 +23,7 @@ def pool(name: str, ips: str) -> dict[str, object]:
 
 
 def test_an_agent_and_its_leader_serve_the_webhook(tmp_path: Path) -> None:
-    api, webhook, certificates = free_port(), free_port(), tmp_path / "certificates"
+    api, webhook, health, certificates = free_port(), free_port(), free_port(), tmp_path / "certificates"
     certificates.mkdir()
     reached = {"url": f"http://127.0.0.1:{api}"}
     leader = {"api": reached, "webhook": {"enabled": True, "names": ["localhost"], "periodS": 0.2}}
@@ -31,6 +31,7 @@ def test_an_agent_and_its_leader_serve_the_webhook(tmp_path: Path) -> None:
         "node": "n1",
         "socket": str(tmp_path / "nephila.sock"),
         "stateDir": str(tmp_path / "state"),
+        "healthAddress": f"127.0.0.1:{health}",
         "api": reached,
         "leader": {"enabled": True, "config": str(tmp_path / "leader.yaml")},
         "webhook": {"address": f"127.0.0.1:{webhook}", "certificates": str(certificates)},
@@ -68,6 +69,8 @@ def test_an_agent_and_its_leader_serve_the_webhook(tmp_path: Path) -> None:
         until(lambda: call(api, "POST", POOLS, pool("a", "10.6.0.1-10.6.0.9"))[0] == 201, "the agent serves")
         status, text = call(api, "POST", POOLS, pool("b", "10.6.0.9-10.6.0.12"))
         assert status == 422 and "10.6.0.9 belongs to SpiderIPPool a too" in text, text
+        metrics = call(health, "GET", "/metrics")[1]
+        assert 'nephila_webhook_reviews_total{answer="refused",asked="validate"} 1.0' in metrics, metrics
         assert {"tls.crt", "tls.key", "ca.crt"} == set(kept()), "no key of an authority is stored"
     events = [json.loads(line)["event"] for line in (tmp_path / "agent.log").read_text().splitlines()]
     assert {"webhook_certificate_changed", "webhook_authorities_published", "webhook_served"} <= set(events)
