@@ -203,8 +203,9 @@ async def test_only_root_is_served(tmp_path: Path) -> None:
         tmp_path.chmod(0o711)
         command = [sys.executable, "-c", program, str(tmp_path), REQUEST.decode()]
         done = await asyncio.to_thread(subprocess.run, command, capture_output=True, timeout=20, check=False)
-        # It hung up before it read anything, which a peer may also see as a reset.
-        assert done.stdout == b"said:" or b"ConnectionResetError" in done.stderr, done
+        # The agent hung up before it read anything: the peer sees that when it writes, or when it reads.
+        hung_up = any(word in done.stderr for word in (b"ConnectionResetError", b"BrokenPipeError"))
+        assert done.stdout == b"said:" or hung_up, done
         assert not served.seen
 
 
