@@ -27,7 +27,7 @@ from ipam.selection import Selection
 from ipam.stock import Held, Stock
 from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator, Attachment, Key
-from nodeagent.answers import add_result
+from nodeagent.answers import Answers
 from nodeagent.identities import Identities
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
@@ -116,6 +116,7 @@ class Adding:
         self._why_closed = why_closed
         self._on_change = on_change
         self._afterwards = afterwards
+        self._answers = Answers()
         self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
         self.observers: list[Callable[[AddOutcome], None]] = []
         self.started = asyncio.Event()
@@ -153,7 +154,7 @@ class Adding:
     def _answer(self, attempt: Attempt, granted: Granted) -> bytes:
         request, pod = attempt.request, granted.pod
         clean = self._needs.clean_gateway(pod, request.ifname, request.conf.ipam)
-        answer = add_result(request, granted.attachment, pod, self._world.pools.catalog, clean=clean)
+        answer = self._answers.add_result(request, granted.attachment, pod, self._world.pools.catalog, clean=clean)
         outcome = AddOutcome(granted.attachment, granted.how, self._clock.now() - attempt.began)
         self._afterwards(partial(self._observe, outcome))
         return answer

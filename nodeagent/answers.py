@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import structlog
 
 from crds.core import Pod
@@ -14,6 +15,8 @@ from nodeagent.allocator import Attachment, Grant
 from nodeagent.request import CniRequest, ResultIP, result
 
 log = structlog.get_logger(__name__)
+
+MAX_TOLD = 4096  # pools, each with and without its gateway's route
 
 
 def pod_routes(pod: Pod | None) -> tuple[Route, ...]:
@@ -31,18 +34,51 @@ def with_prefix(grant: Grant, pool: Pool | None) -> str:
     return f"{grant.slot.address}/{pool.subnet.prefix if pool else grant.slot.family.bits}"
 
 
-def add_result(request: CniRequest, attachment: Attachment, pod: Pod | None, catalog: Catalog, *, clean: bool) -> bytes:
-    """The success object of an ADD, for the interface at hand alone. `clean`: without the gateways' default routes."""
-    asked = pod_routes(pod)
-    ips: list[ResultIP] = []
-    routes: list[Route] = []
-    for grant in attachment.grants:
-        pool = catalog.get(grant.pool)
-        gateway = str(pool.gateway) if pool and pool.gateway else ""
-        ips.append(ResultIP(grant.slot.family, with_prefix(grant, pool), gateway))
-        if pool is not None:
-            routes += interface_routes(pool, asked, clean=clean)
-    return result(request.version, tuple(ips), tuple((str(route.dst), str(route.gw)) for route in routes))
+class _Told(msgspec.Struct, frozen=True):
+    """What a pool contributes to every answer about it; `pool` is the picture that it was made of."""
+
+    pool: Pool
+    suffix: str
+    gateway: str
+    routes: tuple[tuple[str, str], ...]
+
+
+class Answers:
+    """Makes the success objects of ADDs, for the interface at hand alone. What a pool contributes is remembered until the pool is edited."""
+
+    def __init__(self) -> None:
+        self._told: dict[tuple[str, bool], _Told] = {}
+
+    def add_result(
+        self, request: CniRequest, attachment: Attachment, pod: Pod | None, catalog: Catalog, *, clean: bool
+    ) -> bytes:
+        """`clean`: without the gateways' default routes."""
+        asked = pod_routes(pod)
+        ips: list[ResultIP] = []
+        routes: tuple[tuple[str, str], ...] = ()
+        for grant in attachment.grants:
+            slot, pool = grant.slot, catalog.get(grant.pool)
+            if pool is None:  # deleted since: the address stays with its pod, on its own
+                ips.append(ResultIP(slot.family, f"{slot.address}/{slot.family.bits}", ""))
+                continue
+            told = _told(pool, asked, clean=clean) if asked else self._of(pool, clean=clean)
+            ips.append(ResultIP(slot.family, f"{slot.address}{told.suffix}", told.gateway))
+            routes += told.routes
+        return result(request.version, tuple(ips), routes)
+
+    def _of(self, pool: Pool, *, clean: bool) -> _Told:
+        known = self._told.get((pool.name, clean))
+        if known is None or known.pool is not pool:
+            if len(self._told) >= MAX_TOLD:
+                self._told.clear()
+            known = self._told[pool.name, clean] = _told(pool, (), clean=clean)
+        return known
+
+
+def _told(pool: Pool, asked: tuple[Route, ...], *, clean: bool) -> _Told:
+    gateway = str(pool.gateway) if pool.gateway else ""
+    routes = tuple((str(route.dst), str(route.gw)) for route in interface_routes(pool, asked, clean=clean))
+    return _Told(pool, f"/{pool.subnet.prefix}", gateway, routes)
 
 
 def interface_routes(pool: Pool, asked: tuple[Route, ...], *, clean: bool) -> tuple[Route, ...]:
