@@ -40,6 +40,7 @@ LATE_S = 90.0  # a write whose answer never came may still be applied: API serve
 LOOK_AGAIN_S = 10.0
 
 Decide = Callable[[Block], Block]
+Choose = Callable[[Block, int, int, int, float], int]
 
 
 @dataclass(slots=True)
@@ -102,35 +103,44 @@ class BlockKeeper(LeaseView):
         are taken (they need a probe before use). Raises ApiUnreachable when the API server does not answer.
         """
         got = 0
+        looked: dict[Page, Block] = {}
         for page in hints:
             if got < count:
                 self._mine.pop(page, None)  # what we last saw of it is older than the hint
-                got += await self._claim_on(page, addresses.mask(page.base), count - got, lease.choose_free)
+                got += await self._claim_on(page, addresses.mask(page.base), count - got, lease.choose_free, looked)
         for page, mask in self._search.pages(pool, domain, addresses, self._mine):
             if got >= count:
                 break
             if not urgent_for and self._search.is_resting(page, self._clock.now()):
                 continue
-            got += await self._claim_on(page, mask, count - got, lease.choose_free)
+            got += await self._claim_on(page, mask, count - got, lease.choose_free, looked)
         if urgent_for and not got:
             for page, mask in self._search.pages(pool, domain, addresses, self._mine):
                 if got >= urgent_for:
                     break
-                got += await self._claim_on(page, mask, urgent_for - got, _last_resort)
+                if page in looked and not lease.choose_last_resort(looked[page], mask, 1, self._clock.wall()):
+                    continue  # read a moment ago: not worth another read
+                got += await self._claim_on(page, mask, urgent_for - got, _last_resort, looked)
         return got
 
-    async def _claim_on(
-        self, page: Page, usable: int, count: int, choose: Callable[[Block, int, int, int, float], int]
-    ) -> int:
+    async def _claim_on(self, page: Page, usable: int, count: int, choose: Choose, looked: dict[Page, Block]) -> int:
+        """How many slots were got. `looked` gets the block as it stands in the API afterwards."""
         start = self._search.first_slot(page)
         seen = self._mine.get(page)
         if seen is not None and not choose(seen.block, usable, count, start, self._clock.wall()):
             del self._mine[page]  # an old picture shows nothing free; others may have given slots back since
-        held_before = len(self._stock)
-        after = await self._change(
-            page, lambda block: lease.claim(block, self.me, choose(block, usable, count, start, self._clock.wall()))
-        )
-        got = len(self._stock) - held_before
+        chosen = 0
+
+        def decide(block: Block) -> Block:
+            nonlocal chosen
+            chosen = choose(block, usable, count, start, self._clock.wall())
+            return lease.claim(block, self.me, chosen)
+
+        after = await self._change(page, decide)
+        if after is not None:
+            looked[page] = after.block
+        # Slots of other pages may have left the stock meanwhile, for a recall: what is counted is what was chosen here.
+        got = sum(slot in self._stock for slot in page.slot_ids(chosen)) if after is not None else 0
         if after is None or not got:
             self._search.found_full(page, self._clock.now())
             return 0

@@ -49,6 +49,9 @@ class Heartbeats:
         """Until cancelled."""
         self._world.mailbox.listen(lambda _old, _new: self._now())
         self._world.mailbox.listen(lambda _old, new: recalls.notice(new))
+        recalls.notice(
+            self._world.mailbox.get(self._node)
+        )  # what the leader wrote while this agent was away or starting
         while True:
             await self._pause(mailbox, self._period_s * self._entropy.uniform(0.9, 1.0))
             try:

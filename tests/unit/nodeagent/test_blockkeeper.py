@@ -163,3 +163,35 @@ async def test_records_without_slots_are_looked_at_again_after_a_restart(node: N
     record = LeaseRecord(PAGE.name, PAGE.cidr, PAGE.domain, 0, 0)
     node.keeper.restore([record], [])
     assert PAGE in node.keeper._unsure
+
+
+async def test_a_claim_counts_its_own_slots_though_others_leave_meanwhile(node: Node) -> None:
+    """A recall is served while a claim waits for its answer: the stock did not grow, and the claim passed for one that had got nothing."""
+    await node.claim(2, of=4)
+    leaving = [held.slot for held in node.stock]
+    elsewhere = Page.parse("10.6.0.64/26")
+    base = Address.parse("10.6.0.64").value
+
+    async def recalled(call: Call) -> None:
+        if call.kind is IP_BLOCK and call.name == elsewhere.name and leaving:
+            slots = [leaving.pop(), leaving.pop()]
+            assert await node.keeper.give_back(slots) == 2
+
+    node.store.fault = recalled
+    assert await node.keeper.claim("other", "", RangeSet.of(Family.V4, [(base, base + 9)]), 2) == 2
+
+
+async def test_a_starving_claim_reads_a_full_page_once(node: Node) -> None:
+    """Then it would look for cooling slots: whether there are any was seen already."""
+    await node.claim(4, of=4)
+    await node.write(lambda block: replace(block, leases=(replace(block.leases[0], node=OTHER),)))
+    await node.keeper.reload()
+    reads: list[str] = []
+
+    async def counted(call: Call) -> None:
+        if call.verb == "get" and call.kind is IP_BLOCK:
+            reads.append(call.name)
+
+    node.store.fault = counted
+    assert await node.keeper.claim("pool", "", addresses(4), 1, urgent_for=1) == 0
+    assert reads == [PAGE.name]
