@@ -65,6 +65,9 @@ class FramePort(Protocol):
         was opened.
         """
 
+    def flaps(self) -> int:
+        """How often the interface went down, or was created anew, since the port was opened."""
+
     def close(self) -> None:
         """Stop; idempotent. Later calls of `send` take nothing."""
 
@@ -126,7 +129,7 @@ class FrameSocket:
         self._interface = interface
         self._subscribers = _Subscribers()
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lost = 0
+        self._lost = self._flaps = 0
         self._closed = False
         self._sender = _packet_socket()
         self._receiver = _packet_socket()
@@ -192,7 +195,14 @@ class FrameSocket:
         if not self._closed:
             counted = self._receiver.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
             self._lost += struct.unpack("=II", counted)[1]
-        return self._lost
+            self.flaps()
+        return self._lost + self._flaps
+
+    def flaps(self) -> int:
+        # ENETDOWN of a flap while nobody listened: asked for here, or the next listener would take it for his.
+        if not self._closed and self._receiver.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._flaps += 1
+        return self._flaps
 
     def close(self) -> None:
         if self._closed:
@@ -238,7 +248,7 @@ class FrameSocket:
                 return
             except OSError:
                 # ENETDOWN, once per flap: the socket stays bound and hears again once the link is up.
-                self._lost += 1
+                self._flaps += 1
                 if not self._follow_interface():
                     return
                 continue
@@ -251,8 +261,8 @@ class FrameSocket:
             if index == self._index:
                 return True
             self._sender.bind((self._interface, 0))
+            self._flaps += 1
             if self._subscribers:
-                self._lost += 1
                 self._receiver.bind((self._interface, _ETH_P_ALL))
         except OSError:
             return False
@@ -316,7 +326,7 @@ class MemoryPort:
     """The fake beside `FrameSocket`. `up = False` takes the link down; `room` bounds its buffer."""
 
     def __init__(self, segment: MemorySegment, mac: str, name: str, *, hear_outgoing: bool = False) -> None:
-        self.up = True
+        self._up = True
         self.room = 4096
         self.hear_outgoing = hear_outgoing
         self._segment = segment
@@ -324,8 +334,17 @@ class MemoryPort:
         self._name = name
         self._subscribers = _Subscribers()
         self._arrived: deque[Heard] = deque()
-        self._lost = 0
+        self._lost = self._flaps = 0
         self._closed = False
+
+    @property
+    def up(self) -> bool:
+        return self._up
+
+    @up.setter
+    def up(self, value: bool) -> None:
+        self._flaps += self._up and not value
+        self._up = value
 
     @property
     def name(self) -> str:
@@ -370,7 +389,10 @@ class MemoryPort:
         return self.up and not self._closed
 
     def lost(self) -> int:
-        return self._lost
+        return self._lost + self._flaps
+
+    def flaps(self) -> int:
+        return self._flaps
 
     def close(self) -> None:
         self._closed = True

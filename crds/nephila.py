@@ -280,6 +280,9 @@ class PoolStock(WireStruct):
     cooling: Annotated[int, say("Resting after their last use.", minimum=0)] = 0
     wanted: Annotated[int, say("Lacking for waiting pods or the warm target.", minimum=0)] = 0
     quarantined: Annotated[int, say("In use by someone else.", minimum=0)] = 0
+    unverified: Annotated[
+        bool, say("No interface of this node is on the pool's segment: handed out without proof.")
+    ] = False
 
 
 class ConflictSeen(WireStruct):
@@ -292,7 +295,7 @@ class ConflictSeen(WireStruct):
     how: Annotated[str, say("What showed it: a probe, or a frame heard.", maxLength=253)] = ""
 
 
-AUDIT_MAX = 256
+AUDIT_MAX = CONFLICTS_MAX = 256
 
 
 class AuditEntry(WireStruct):
@@ -311,6 +314,38 @@ class ProbeState(WireStruct):
     reason: Reason = ""
 
 
+GATEWAYS_MAX = 256
+
+
+class GatewayState(WireStruct):
+    """Whether a pool's gateway answered, as it was asked ahead of time."""
+
+    ip: Annotated[str, say("The gateway.", rules=ADDRESS_RULES, maxLength=ADDRESS_LENGTH)]
+    interface: Annotated[str, say("The interface that it is behind.", maxLength=63)] = ""
+    state: Annotated[str, say("unknown: it could not be asked.", enum=["answers", "silent", "unknown"])]
+    mac: Annotated[str, say("MAC address that answered last.", maxLength=59)] = ""
+    checked: Annotated[datetime, say("When that was found.")]
+
+
+MAX_PROXIES = 16
+
+
+class SegmentState(WireStruct):
+    """One parent interface and how its segment is watched."""
+
+    interface: Annotated[str, say("The interface.", minLength=1, maxLength=63)]
+    domain: Annotated[str, say("L2 domain behind it.", maxLength=200)] = ""
+    mode: Annotated[str, say("What hears frames.", enum=["ebpf", "packet", "off"])]
+    reason: Reason = ""
+    proxies: Annotated[
+        tuple[Annotated[str, say(maxLength=59)], ...],
+        say(
+            "MAC addresses that answer for every address (proxy ARP): their answers prove nothing.",
+            maxItems=MAX_PROXIES,
+        ),
+    ] = ()
+
+
 class IPNodeStatus(WireStruct):
     """Written by the node's agent only."""
 
@@ -318,13 +353,19 @@ class IPNodeStatus(WireStruct):
     cleared_fence: Annotated[str, say("id of the last fence mark that was fully answered.", maxLength=64)] = ""
     recalls: Annotated[tuple[RecallAnswer, ...], say("Answers.", maxItems=64, **map_list("id"))] = ()
     pools: Annotated[tuple[PoolStock, ...], say("Stock by pool.", maxItems=1024, **map_list("name"))] = ()
-    conflicts: Annotated[tuple[ConflictSeen, ...], say("Latest conflicts.", maxItems=256)] = ()
+    conflicts: Annotated[tuple[ConflictSeen, ...], say("Latest conflicts.", maxItems=CONFLICTS_MAX)] = ()
     audit: Annotated[
         tuple[AuditEntry, ...], say("Reserved and excluded addresses, those in use first.", maxItems=AUDIT_MAX)
     ] = ()
     probe: ProbeState | UnsetType = UNSET
+    segments: Annotated[
+        tuple[SegmentState, ...], say("Every parent interface.", maxItems=64, **map_list("interface"))
+    ] = ()
+    gateways: Annotated[
+        tuple[GatewayState, ...], say("Gateways of the pools, where the agent asks for them.", maxItems=GATEWAYS_MAX)
+    ] = ()
     version: Annotated[str, say("Version of the agent.", maxLength=64)] = ""
-    parent: Annotated[str, say("Parent interface that is watched.", maxLength=63)] = ""
+    parent: Annotated[str, say("Parent interfaces that are watched, with commas.", maxLength=1024)] = ""
 
 
 _NODE_RULES = (

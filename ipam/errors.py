@@ -20,6 +20,7 @@
     │   ├── Fenced              11
     │   ├── DeadlineExceeded    11
     │   ├── PinnedElsewhere     11
+    │   ├── GatewayUnreachable  11  a pool's gateway does not answer, and the agent is told to require it
     │   ├── OwnerMissing        11  a controller in the pod's owner chain cannot be found
     │   └── NotReady            50  the agent cannot serve ADD yet (CNI STATUS)
     ├── Moot                  the request is about something that is over
@@ -266,6 +267,12 @@ class PinnedElsewhere(TryLater):
     """The pinned address is still held by the previous sandbox of its identity."""
 
     reason = "PinnedElsewhere"
+
+
+class GatewayUnreachable(TryLater):
+    """A pool's gateway does not answer on its segment: a pod with such an address would reach nobody beyond it."""
+
+    reason = "GatewayUnreachable"
 
 
 class OwnerMissing(TryLater):

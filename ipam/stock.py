@@ -50,7 +50,10 @@ FREE_STATES = (State.READY, State.UNPROVEN, State.COOLING)
 
 @dataclass(slots=True)
 class Held:
-    """One slot of the node's leases. `suspect`: taken by force from another node; never usable without a full probe."""
+    """One slot of the node's leases. `suspect`: taken by force from another node; never usable without a full probe.
+
+    `unseen`: no interface of this node is on its segment, so that it is used without proof, unless it is suspect.
+    """
 
     slot: SlotId
     pool: str
@@ -59,6 +62,7 @@ class Held:
     cool_until: float = NEVER
     clear_at: float = NEVER
     suspect: bool = False
+    unseen: bool = False
 
 
 @dataclass(slots=True)
@@ -87,7 +91,7 @@ class Trust:
         return Trust(float("inf"))
 
     def accepts(self, held: Held, now: float) -> bool:
-        if self.verdict_age_s == float("inf"):
+        if held.unseen or self.verdict_age_s == float("inf"):
             return not held.suspect or held.clear_at > NEVER
         return now - held.clear_at <= self.verdict_age_s
 
@@ -266,6 +270,17 @@ class Stock:
             held.suspect = False
             if held.state is State.UNPROVEN:
                 self._move(held, State.READY)
+
+    def unsee(self, slot: SlotId) -> None:
+        """No interface of this node is on the slot's segment: no probe can prove it. A suspect one stays unproven, and is never picked here."""
+        held = self._held.get(slot)
+        if held is not None and not held.unseen:
+            held.unseen = True
+            self._settle(held, NEVER)
+
+    def unseen_pools(self) -> frozenset[str]:
+        """The pools of which slots are, or would be, handed out without proof."""
+        return frozenset(held.pool for held in self._held.values() if held.unseen)
 
     def distrust(self, slot: SlotId) -> None:
         """The slot was taken by force from another node: not to be used before a probe of ours finds it silent."""

@@ -10,7 +10,7 @@ Requests for one interface of one pod are served one after the other, so that co
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from contextlib import suppress
 from functools import partial
 from typing import TypeAlias, TypeVar
@@ -28,6 +28,7 @@ from ipam.stock import Held, Stock
 from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator, Attachment, Key
 from nodeagent.answers import Answers
+from nodeagent.gateways import Gateways
 from nodeagent.identities import Identities
 from nodeagent.needs import Needs
 from nodeagent.outbox import Outbox
@@ -121,6 +122,7 @@ class Adding:
         self.observers: list[Callable[[AddOutcome], None]] = []
         self.started = asyncio.Event()
         """Set once the agent has joined: an ADD that comes earlier waits for that, as for an address."""
+        self.gateways: Gateways | None = None  # those of which an answer is required
 
     def add(self, request: CniRequest) -> bytes | Awaitable[bytes]:
         """The answer, or what must be awaited for it. Raises NephilaError, as does what is awaited; then nothing is held for this request."""
@@ -199,6 +201,8 @@ class Adding:
         picks, short = self._pick(selection, attempt.ticket, ())
         if short:
             return partial(self._stand_in_line, selection, picks, short)
+        if self.gateways is not None and (asked := self._unknown_gateways(picks)):
+            return partial(self._ask_gateways, asked)
         granted = self._allocator.grant(self._wanted(attempt, pod), picks)
         self._afterwards(self._on_change)
         return Granted(granted, "waited" if attempt.ticket else "warm", pod)
@@ -304,6 +308,8 @@ class Adding:
             selection = select()
             awaited = (pool.family for pool in selection.missing)
             brought = await work.bring(selection.candidates, awaited, attempt.deadline)
+            while asked := self._unknown_gateways(brought.values()):
+                await self._ask_gateways(asked, attempt)
             fresh, how = await self._in_line(attempt, select, brought, work.set_aside)
             await work.fasten(fresh)
             self._refuse_if_over(attempt.key)
@@ -328,9 +334,27 @@ class Adding:
             self._refuse_if_over(attempt.key)
             selection = select()
             picks, short = self._pick(selection, attempt.ticket, have)
-            if not short:
+            if short:
+                await self._stand_in_line(selection, picks, short, attempt)
+            elif asked := self._unknown_gateways(picks):
+                await self._ask_gateways(asked, attempt)
+            else:
                 return take(picks), "waited" if attempt.ticket else "warm"
-            await self._stand_in_line(selection, picks, short, attempt)
+
+    def _unknown_gateways(self, picks: Iterable[Held]) -> frozenset[str]:
+        """The pools whose gateways must be asked first; of the others they answer. Raises GatewayUnreachable.
+
+        The addresses themselves are proven by now: a conflict is the more important news, and has led to another address already.
+        """
+        pools = frozenset(held.pool for held in picks) if self.gateways is not None else frozenset()
+        if self.gateways is None or not self.gateways.knows(pools):
+            return pools
+        self.gateways.require(pools)
+        return frozenset()
+
+    async def _ask_gateways(self, pools: Collection[str], _attempt: Attempt) -> None:
+        if self.gateways is not None:
+            await self.gateways.learn(pools)
 
     def _must_tell(self, attachment: Attachment) -> bool:
         """What tells where a pinned address is, is written before the reply: the identity's next node looks for the pin there."""

@@ -8,6 +8,7 @@ Start: journal → memory → socket (DEL works from here on) → pools and pods
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,41 +21,42 @@ from adapters.kube.events import EventRecorder
 from adapters.kube.store import Store, StoreError
 from adapters.sandboxes import Sandboxes
 from crds.core import NODE
-from crds.nephila import IP_NODE, PoolStock, ProbeState
+from crds.nephila import AUDIT_MAX, CONFLICTS_MAX, IP_NODE, PoolStock
 from ipam.blocks import NodeRef
 from ipam.errors import ApiUnreachable
 from ipam.fence import Fence
+from ipam.parents import Parents
 from ipam.slots import SlotId
 from ipam.stock import FREE_STATES, State, Stock, Trust
 from nodeagent import lostjournal
 from nodeagent.adding import Adding
 from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator
-from nodeagent.audit import Audit, withheld
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.claims import Claims
 from nodeagent.config import AgentConfig
 from nodeagent.evidence import Evidence
 from nodeagent.front import Front
+from nodeagent.gateways import Gateways
 from nodeagent.heartbeats import RETRY_S, Heartbeats
 from nodeagent.identities import Identities, record_of
 from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
 from nodeagent.needs import Needs, learnt_from, remembered
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
-from nodeagent.pins import Pins, not_probed_yet
+from nodeagent.pins import Pins
+from nodeagent.podmacs import MacOf, PodMacs, no_mac
 from nodeagent.recall import RecallDesk
 from nodeagent.reconcile import Reconciler
 from nodeagent.refill import Refill
 from nodeagent.request import IpamConf
 from nodeagent.segment import SegmentPort
+from nodeagent.segments import Segments, Surrounding
 from nodeagent.telling import Teller
 from nodeagent.verbs import Verbs
-from nodeagent.verification import Verification
 from nodeagent.waiting import WaitingLine
 from nodeagent.wire import HttpReply, HttpRequest
 from nodeagent.world import World
-from probes.prober import Prober
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +77,8 @@ class Ports:
     sandboxes: Sandboxes
     boot_id: str
     version: str
-    segment: SegmentPort | None = None  # None: addresses are not verified, and IPNode says so
+    segments: tuple[SegmentPort, ...] = ()  # none: addresses are not verified, and IPNode says so
+    mac_of: MacOf | None = None  # None: pods' MACs stay unknown, and nothing is announced
 
 
 class Agent:
@@ -84,7 +87,7 @@ class Agent:
         self._ports = ports
         self._starting = STARTING
         clock = ports.clock
-        self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segment else Trust.unlimited())
+        self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segments else Trust.unlimited())
         self.line = WaitingLine()
         self.world = World(ports.store, clock, ports.entropy, config.node, self._changed)
         self.ownership = Ownership(ports.store)
@@ -121,6 +124,7 @@ class Agent:
         self.recalls = RecallDesk(
             self.refill, self.stock, self.keeper, clock, lambda: not self.why_closed(), self.heartbeats.hurry
         )
+        self.macs = PodMacs(self.allocator, clock, ports.mac_of or no_mac)
         self.outbox = Outbox(
             ports.store,
             ports.journal,
@@ -134,11 +138,11 @@ class Agent:
             self.needs.clean_gateway,
             self.keeper.is_shared,
             Claims(ports.store, self.world),
+            self.macs,
         )
+        self.macs.listeners.append(self.outbox.on_mac)
         identities = Identities(ports.store, config.features)
         self.evidence = Evidence(ports.store, self.keeper, self.allocator, self.stock, identities)
-        if ports.segment is not None:
-            self.evidence.is_silent = not_probed_yet  # until the segment is open
         self.pins = Pins(ports.store, self.keeper, self.stock, self.world, clock, self.evidence)
         self.pins.settled.append(self._settled)
         self.afterwards = Afterwards()
@@ -179,12 +183,6 @@ class Agent:
             config.lease.leak_confirm_s,
             self._allocated,
         )
-        self.verification: Verification | None = None
-        self.audit: Audit | None = None
-        self._watch: tuple[str, str] = (
-            "off",
-            "not opened yet" if ports.segment else "no parent interface is configured",
-        )
         self.events = EventRecorder(ports.store, clock, ports.entropy, controller=REPORTER, instance=config.node)
         self.mailbox: Mailbox | None = None
         self.front = Front(
@@ -201,7 +199,16 @@ class Agent:
         self.teller = Teller(self.events, clock, config.node, self.allocator.holder_of)
         self.front.observers.append(self.teller.on_request)
         self.adding.observers.append(self.teller.on_add)
+        if ports.mac_of is not None:
+            self.adding.observers.append(lambda outcome: self.macs.follow(outcome.attachment))
         self.reconciler.observers.append(self.teller.on_leak)
+        self.segments = self._segments()
+        self.gateways = self._gateways() if ports.segments and config.probe.gateway != "off" else None
+        if config.probe.gateway == "require":
+            self.adding.gateways = self.gateways
+        if ports.segments:
+            self.evidence.is_silent = self.segments.is_silent
+            self.evidence.sees = lambda slot: self.segments.of(slot) is not None
         self._restore(self._state)
 
     # Readiness -----------------------------------------------------------------------------------------------------------------------
@@ -216,13 +223,8 @@ class Agent:
         """Why an ADD could not be served now; "" if it could. What readiness and CNI STATUS say."""
         if closed := self.why_closed():
             return closed
-        unusable = self._ports.segment is not None and self.verification is None
-        return f"the parent interface is not usable: {self._watch[1]}" if unusable else ""
-
-    @property
-    def watch_mode(self) -> str:
-        """How the segment is watched: ebpf, packet, off."""
-        return self._watch[0]
+        unusable = self.segments.why_unusable()
+        return f"the parent interface is not usable: {unusable}" if unusable else ""
 
     # CNI -----------------------------------------------------------------------------------------------------------------------------
 
@@ -245,8 +247,11 @@ class Agent:
             self.adding.started.set()
             log.info("agent_ready", node=self.config.node, attachments=len(self.allocator.all()), slots=len(self.stock))
             tasks.create_task(self.events.run(), name="events")
-            if self._ports.segment is not None:
-                tasks.create_task(self._verify(self._ports.segment), name="verification")
+            tasks.create_task(self.segments.run(), name="segments")
+            if self.gateways is not None:
+                tasks.create_task(self.gateways.run(), name="gateways")
+            if self._ports.mac_of is not None:
+                tasks.create_task(self.macs.run(), name="macs")
             tasks.create_task(self.refill.run(), name="refill")
             tasks.create_task(self.outbox.run(), name="outbox")
             tasks.create_task(self.heartbeats.run(mailbox, self.recalls), name="heartbeats")
@@ -312,58 +317,38 @@ class Agent:
         mailbox.observers.append(self.teller.on_fence)
         return mailbox
 
-    # Segment -------------------------------------------------------------------------------------------------------------------------
+    # Segments ------------------------------------------------------------------------------------------------------------------------
 
-    async def _verify(self, port: SegmentPort) -> None:
-        """Keep free addresses proven and live ones watched. A segment that cannot be opened is tried again: nothing is handed out unproven."""
-        while True:
-            try:
-                segment = await port.open(
-                    lambda seen: self.verification.on_intrusion(seen) if self.verification else None
-                )
-            except OSError as error:
-                self._watch = ("off", f"{self.config.parent}: {error}")
-                self.teller.on_segment(self._watch[1])
-                log.error("segment_unusable", parent=self.config.parent, error=str(error))
-                await self._ports.clock.sleep(RETRY_S)
-                continue
-            break
-        self._watch = (segment.watcher.mode.value, segment.watcher.reason)
-        self.heartbeats.hurry()  # how this node watches is part of its heartbeat
-        self.verification = Verification(
-            segment.prober,
+    def _segments(self) -> Segments:
+        around = Surrounding(
             self.stock,
             self.allocator,
             self.line,
             self._ports.journal,
             self._ports.clock,
-            port.mac_of,
-            self._on_address,
+            self.world,
+            self.macs,
             self.keeper,
-            domain=self.config.domain,
-            interval_s=self.config.probe.verify_interval_s,
-            retest_s=self.config.probe.retest_s,
-        )
-        self.verification.attend(segment.watcher)
-        self.evidence.is_silent = self.verification.is_silent
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.verification.run(), name="verification")
-                if self.config.probe.audit:
-                    self.audit = self._audit(segment.prober)
-                    tasks.create_task(self.audit.run(), name="audit")
-        finally:
-            await segment.close()
-
-    def _audit(self, prober: Prober) -> Audit:
-        return Audit(
-            prober,
-            self._ports.clock,
-            lambda: withheld(self.world.pools.catalog, self.world.reserved, self.config.domain),
+            self._on_address,
+            self.teller.on_segment,
             self.heartbeats.hurry,
-            interval_s=self.config.probe.audit_interval_s,
-            per_s=self.config.probe.audit_per_s,
         )
+        parents = Parents(tuple(port.parent for port in self._ports.segments))
+        return Segments(self._ports.segments, around, self.config.probe, parents)
+
+    def _gateways(self) -> Gateways:
+        return Gateways(
+            self._ports.clock,
+            self.world,
+            self.stock,
+            self.segments,
+            self._on_gateway,
+            interval_s=self.config.probe.gateway_interval_s,
+        )
+
+    def _on_gateway(self, reason: str, pools: Collection[str], note: str) -> None:
+        self.teller.on_gateway(reason, pools, note)
+        self.heartbeats.hurry()
 
     def _on_address(self, reason: str, slot: SlotId, pool: str, note: str) -> None:
         self.teller.on_address(reason, slot, pool, note)
@@ -397,18 +382,17 @@ class Agent:
         """A machine's live migration to this node is over: now it is told and announced that it is here."""
         if (attachment := self.allocator.holder_of(slot)) is not None:
             self.outbox.mark(f"{attachment.namespace}/{attachment.pod}", attachment.pod_uid)
-        if self.verification is not None:
-            self.verification.announce(slot)
+        self.segments.announce(slot)
 
     def _allocated(self) -> None:
         """An ADD, DEL or GC changed something: tell the API afterwards, and look at the stock."""
         for record in self.allocator.take_dirty():
             self.outbox.mark(*record)
-        if self.verification is not None:
-            self.verification.kick()
+        self.segments.kick()
         self.refill.kick()
 
     def _report(self) -> NodeReport:
+        unverified = self.segments.unverified()
         return NodeReport(
             pools=tuple(
                 PoolStock(
@@ -418,13 +402,16 @@ class Agent:
                     cooling=self.stock.count(pool, State.COOLING),
                     quarantined=self.stock.count(pool, State.QUARANTINED),
                     wanted=self.refill.wanted(pool),
+                    unverified=pool in unverified,
                 )
                 for pool in sorted({*self.stock.pools(), *self.line.pools(), *self.refill.wanting()} - {""})
             ),
             recalls=self.recalls.answers(),
-            conflicts=tuple(self.verification.conflicts.values()) if self.verification else (),
-            audit=self.audit.entries() if self.audit else (),
-            probe=ProbeState(mode=self._watch[0], reason=self._watch[1]),
+            conflicts=self.segments.conflicts()[:CONFLICTS_MAX],
+            audit=self.segments.audited()[:AUDIT_MAX],
+            probe=self.segments.probe_state(),
+            segments=self.segments.states(),
+            gateways=self.gateways.states() if self.gateways is not None else (),
             version=self._ports.version,
-            parent=self.config.parent,
+            parent=",".join(port.parent.interface for port in self._ports.segments),
         )

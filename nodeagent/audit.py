@@ -17,7 +17,7 @@ from ipam.pools import Pool
 from ipam.ranges import RangeSet
 from probes.prober import Lane, Prober
 from probes.profiles import FAST
-from probes.verdicts import State, Verdict
+from probes.verdicts import Question, State, Verdict
 
 MAX_AUDITED = 4096  # addresses of one turn; what lies beyond is not audited
 BATCH = 10
@@ -25,13 +25,23 @@ LOOK_S = 5.0  # how soon a changed reservation is looked at
 IN_USE, SILENT = "in-use", "silent"
 
 
-def withheld(pools: Iterable[Pool], reserved: Mapping[Family, RangeSet], domain: str) -> tuple[Address, ...]:
-    """The addresses of one L2 domain that pools leave out: excluded, or reserved inside a pool's subnet. At most MAX_AUDITED of each family."""
-    found = {family: RangeSet.empty(family) for family in Family}
+def withheld(
+    pools: Iterable[Pool], reserved: Mapping[Family, RangeSet], sees: Callable[[str, Address], bool]
+) -> tuple[Address, ...]:
+    """The addresses that pools leave out (excluded, or reserved inside a pool's subnet) and that can be seen, by L2 domain and address. At most
+    MAX_AUDITED of each family are looked at in each domain.
+    """
+    found: dict[tuple[str, Family], RangeSet] = {}
     for pool in pools:
-        if pool.domain == domain:
-            found[pool.family] |= pool.exclude | (reserved[pool.family] & RangeSet.of_network(pool.subnet))
-    return tuple(Address(family, value) for family, ranges in found.items() for value in islice(ranges, MAX_AUDITED))
+        left_out = pool.exclude | (reserved[pool.family] & RangeSet.of_network(pool.subnet))
+        key = pool.domain, pool.family
+        found[key] = found.get(key, RangeSet.empty(pool.family)) | left_out
+    listed = (
+        (domain, Address(family, value))
+        for (domain, family), ranges in sorted(found.items())
+        for value in islice(ranges, MAX_AUDITED)
+    )
+    return tuple(address for domain, address in listed if sees(domain, address))
 
 
 class Audit:
@@ -75,7 +85,8 @@ class Audit:
             del self._table[gone]
         for start in range(0, len(wanted), BATCH):
             batch = wanted[start : start + BATCH]
-            for verdict in (await self._prober.verify(batch, FAST, lane=Lane.AUDIT)).values():
+            verdicts = await self._prober.verify(batch, FAST, lane=Lane.AUDIT, question=Question.USED)
+            for verdict in verdicts.values():
                 self._note(verdict)
             await self._clock.sleep(len(batch) / self._per_s)
         if [(entry.ip, entry.state, entry.mac) for entry in self.entries()] != before:

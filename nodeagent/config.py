@@ -15,7 +15,10 @@ import yaml
 
 from adapters import spiderpool_conf
 from adapters.settings import ApiSettings, MetricsSettings
+from ipam.addresses import Network
 from ipam.errors import BadValue
+from ipam.parents import Parent, Parents, parents_problem
+from probes.macs import mac_bytes
 
 NODE_VARIABLE = "NODE_NAME"
 
@@ -54,6 +57,14 @@ class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
             raise ValueError(f"cooldownFloorS {self.cooldown_floor_s} must not exceed cooldownS {self.cooldown_s}")
 
 
+class ParentSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
+    """One more interface on which pods are attached, and whose addresses are behind it."""
+
+    interface: str  # its name on the node
+    domain: str = ""  # the L2 domain behind it
+    subnets: tuple[str, ...] = ()  # only addresses inside these; empty: all of the domain that no other parent names
+
+
 class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Verification of addresses on the parent interface."""
 
@@ -63,6 +74,22 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
     audit_interval_s: float = 600.0  # each of them so often
     audit_per_s: float = 10.0  # so many a second at most
     watch: Literal["ebpf", "packet", "off"] = "ebpf"  # the best watcher to try
+    gateway: Literal["off", "report", "require"] = (
+        "off"  # ask whether the pools' gateways answer; require: no address of a pool whose gateway is silent
+    )
+    gateway_interval_s: float = 30.0  # each of them so often, ahead of any ADD
+    proxy_macs: tuple[str, ...] = msgspec.field(
+        default=(), name="proxyMACs"
+    )  # MACs that answer for every address, beside those found by surveys
+
+    def __post_init__(self) -> None:
+        if self.gateway_interval_s < 1.0:
+            raise ValueError(f"gatewayIntervalS {self.gateway_interval_s} must be at least 1")
+        for index, mac in enumerate(self.proxy_macs):
+            try:
+                mac_bytes(mac)
+            except ValueError as error:
+                raise ValueError(f"proxyMACs[{index}]: {error}") from error
 
 
 class LeaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
@@ -88,6 +115,7 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
         ""  # interface on which pods are attached; probes and announcements leave through it; "": no verification
     )
     domain: str = ""  # the L2 domain behind it, as the pools' annotation nephila.io/l2-domain names it
+    parents: tuple[ParentSettings, ...] = ()  # further interfaces of nodes that are on several segments
     socket: str = "/run/nephila/nephila.sock"  # where the CNI shim finds the agent; DELs are spooled beside it
     state_dir: str = "/var/lib/nephila"  # the journal; must survive the agent's pod, and be on a local disk
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
@@ -100,6 +128,25 @@ class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, renam
     leader: LeaderSettings = LeaderSettings()
     metrics: MetricsSettings = MetricsSettings()
     webhook: WebhookSettings = WebhookSettings()
+
+    def __post_init__(self) -> None:
+        if problem := parents_problem(self.attached().listed):
+            raise ValueError(f"parents: {problem}")
+
+    def attached(self) -> Parents:
+        """Every interface on which pods are attached: `parent` first, then `parents`. Raises ValueError naming the field."""
+        first = (Parent(self.parent, self.domain),) if self.parent else ()
+        others = (_parent(index, given) for index, given in enumerate(self.parents))
+        return Parents((*first, *others))
+
+
+def _parent(index: int, given: ParentSettings) -> Parent:
+    if not given.interface:
+        raise ValueError(f"parents[{index}].interface must not be empty")
+    try:
+        return Parent(given.interface, given.domain, tuple(map(Network.parse, given.subnets)))
+    except BadValue as error:
+        raise ValueError(f"parents[{index}].subnets: {error}") from error
 
 
 def load_config(path: Path, environ: Mapping[str, str] = os.environ) -> AgentConfig:

@@ -44,6 +44,7 @@ class Evidence:
         self._stock = stock
         self._identities = identities
         self.is_silent = is_silent
+        self.sees: Callable[[SlotId], bool] = lambda _slot: True  # which slots a probe can reach, where probes are made
 
     async def migration_source(self, identity: Identity, pod: Pod, pin: Pin) -> Holder | None:
         """The pod that this one's machine migrates from, if it lives and has the address. Raises ApiUnreachable."""
@@ -67,10 +68,10 @@ class Evidence:
         for former in pin.seats:
             if former.pod_uid == pod.uid or self._is_on_record(former, slot, block):
                 continue
-            if why := await self._why_not_gone(former, identity, pod):
+            if why := await self._why_not_gone(former, slot, identity, pod):
                 return why
-        if self.is_silent is not None:
-            return "" if await self.is_silent(slot) else "somebody on the wire answers for it"
+        if (probe := self._probe_for(slot)) is not None:
+            return "" if await probe(slot) else "somebody on the wire answers for it"
         if block.suspect & slot.bit:
             return "it was taken by force from a silent node, and nothing here can probe it"
         return ""
@@ -85,6 +86,10 @@ class Evidence:
         except StoreError as error:
             raise ApiUnreachable(f"Node {name} could not be read: {error}") from error
 
+    def _probe_for(self, slot: SlotId) -> IsSilent | None:
+        """None: no interface of this node is on the slot's segment, so that its silence here would mean nothing."""
+        return self.is_silent if self.sees(slot) else None
+
     def _why_used_here(self, slot: SlotId) -> str:
         held = self._stock.get(slot)
         if held is not None and held.state is State.LEAVING:
@@ -93,13 +98,13 @@ class Evidence:
             return f"container {attachment.key.container_id} on this node still has it"
         return ""
 
-    async def _why_not_gone(self, former: Holder, identity: Identity, pod: Pod) -> str:
+    async def _why_not_gone(self, former: Holder, slot: SlotId, identity: Identity, pod: Pod) -> str:
         if not await self._identities.is_current(pod):
             raise PodGone(f"pod {pod.namespace}/{pod.name} with UID {pod.uid} is gone")
         # Of a StatefulSet, this pod is the present one of its name, so any other UID of that name is gone. Other identities' pods differ in name.
         if identity.owner.kind != "StatefulSet" and not await self._identities.is_gone(former, pod.namespace):
             return f"pod {former.pod_uid} on node {former.node} still exists"
-        if self.is_silent is None and not await self.is_out_of_service(former.node):
+        if self._probe_for(slot) is None and not await self.is_out_of_service(former.node):
             return f"pod {former.pod_uid} on node {former.node} is not known to be gone"
         return ""
 

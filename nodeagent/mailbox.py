@@ -18,7 +18,18 @@ from adapters.clock import Clock
 from adapters.journal import Journal, PutMeta
 from adapters.kube.store import Conflict, Missing, Store, Stored, StoreError, Unknown
 from crds.meta import UNSET, ObjectMeta
-from crds.nephila import IP_NODE, AuditEntry, ConflictSeen, Heartbeat, IPNode, PoolStock, ProbeState, RecallAnswer
+from crds.nephila import (
+    IP_NODE,
+    AuditEntry,
+    ConflictSeen,
+    GatewayState,
+    Heartbeat,
+    IPNode,
+    PoolStock,
+    ProbeState,
+    RecallAnswer,
+    SegmentState,
+)
 from ipam.errors import ApiUnreachable
 from ipam.fence import Fence, acknowledged, cleared, observed
 
@@ -38,6 +49,8 @@ class NodeReport:
     conflicts: tuple[ConflictSeen, ...] = ()
     audit: tuple[AuditEntry, ...] = ()
     probe: ProbeState | None = None
+    segments: tuple[SegmentState, ...] = ()
+    gateways: tuple[GatewayState, ...] = ()
     version: str = ""
     parent: str = ""
 
@@ -205,6 +218,8 @@ class Mailbox:
             "conflicts": msgspec.to_builtins(report.conflicts),
             "audit": msgspec.to_builtins(report.audit),
             "probe": msgspec.to_builtins(report.probe) if report.probe else None,
+            "segments": msgspec.to_builtins(report.segments),
+            "gateways": msgspec.to_builtins(report.gateways),
             "version": report.version,
             "parent": report.parent,
         }

@@ -142,10 +142,10 @@ class AgentCollector(Collector):
         yield SUSPECTED.value(agent.reconciler.candidates)
         yield LEAK_AGE.value(agent.reconciler.oldest_s)
         yield LEAKS.value(agent.reconciler.released)
-        yield CONFLICTING.value(len(agent.verification.conflicts) if agent.verification else 0)
+        yield CONFLICTING.value(len(agent.segments.conflicts()))
         yield NOTICES.samples(((reason,), count) for reason, count in sorted(agent.teller.counts.items()))
         yield EVENTS_DROPPED.value(agent.events.dropped)
-        yield PROBE_MODE.samples([((agent.watch_mode,), 1)])
+        yield PROBE_MODE.samples([((agent.segments.mode.value,), 1)])
 
     def _queues(self) -> Iterator[Metric]:
         agent, now = self._agent, self._clock.now()

@@ -72,6 +72,21 @@ AGENT_NOTICES = by_reason(
         ),
         Notice("AddressFreeAgain", NORMAL, _ADDRESS, "A quarantined address has fallen silent and is usable again."),
         Notice(
+            "GatewayUnreachable",
+            WARNING,
+            _POD,
+            "The gateway of the pod's pool does not answer, and `probe.gateway` is `require`; the kubelet tries again.",
+            "check the gateway, and `spec.gateway` of the pool",
+        ),
+        Notice(
+            "GatewaySilent",
+            WARNING,
+            ("SpiderIPPool", "Node"),
+            "A pool's gateway does not answer on the node's segment. Told where `probe.gateway` is `report` or `require`.",
+            "`status.gateways` of the IPNode; check the gateway, its VLAN, and `spec.gateway` of the pool",
+        ),
+        Notice("GatewayAnswers", NORMAL, ("SpiderIPPool", "Node"), "A gateway that was silent answers again."),
+        Notice(
             "LeakReleased",
             NORMAL,
             ("Node",),

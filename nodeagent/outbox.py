@@ -1,5 +1,7 @@
 """Writes `SpiderEndpoint` objects after the CNI reply: one per pod, derived from what the pod holds when it is sent (level-triggered).
 
+The MAC of a new interface is known a moment after the reply; the write waits for it, at most MAC_WAIT_S, so that it takes one and not two.
+
 The journal names the pods whose object is out of date; an entry is dropped only when the API shows what it should. So a crash, an API outage or an
 unknown outcome costs a repeat, never a loss. Bounded concurrency, back-off per entry with jitter.
 """
@@ -16,7 +18,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
-from adapters.journal import DropOutbox, Journal, OutboxRecord
+from adapters.journal import DropOutbox, Journal, OutboxRecord, PutOutbox
 from adapters.kube.store import Deleted, Exists, Missing, Store, Stored, StoreError
 from crds.core import POD, Pod
 from crds.meta import UNSET, ObjectMeta, OwnerReference
@@ -27,16 +29,18 @@ from ipam.catalog import Catalog
 from ipam.errors import ApiUnreachable, NephilaError
 from ipam.owners import TopOwner
 from ipam.slots import SlotId
-from nodeagent.allocator import Allocator, Attachment
+from nodeagent.allocator import Allocator, Attachment, Key
 from nodeagent.answers import interface_routes, pod_routes, with_prefix
 from nodeagent.claims import Claims
 from nodeagent.ownership import Ownership
+from nodeagent.podmacs import PodMacs
 from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
 
 WORKERS = 8
 SETTLE_S = 0.1  # what happens to a pod within this time is told once, and not while a burst of ADDs wants the processor
+MAC_WAIT_S = 1.5
 BACKOFF_S = (0.2, 30.0)  # first and longest pause between two tries of one entry
 
 
@@ -57,9 +61,11 @@ class Outbox:
         is_clean: Callable[[Pod, str], bool],
         is_shared: Callable[[SlotId], bool],
         claims: Claims,
+        macs: PodMacs,
     ) -> None:
         """`record_of`: the name of a pod's SpiderEndpoint, and whether it outlives the pod. `is_shared`: a live migration is not over yet, so that
         the source is who has the address as far as others are told."""
+        self._macs = macs
         self._is_clean = is_clean
         self._record_of = record_of
         self._is_shared = is_shared
@@ -74,6 +80,8 @@ class Outbox:
         self._ownership = ownership
         self._node = node
         self._due: dict[str, str] = {}
+        self._since: dict[str, float] = {}
+        self._unsaid: set[Key] = set()  # attachments whose MAC is being learnt and was not written yet
         self._busy: set[str] = set()
         self._work = asyncio.Event()
 
@@ -88,6 +96,16 @@ class Outbox:
     def mark(self, key: str, pod_uid: str) -> None:
         """The SpiderEndpoint of pod `key` (namespace/name) must be looked at."""
         self._due[key] = pod_uid
+        self._since.setdefault(key, self._clock.now())
+        self._work.set()
+
+    def on_mac(self, attachment: Attachment, _mac: str) -> None:
+        """A MAC was learnt that the object may not show: after an ADD whose write did not wait for it, or was made before its reply."""
+        if attachment.key in self._unsaid:
+            self._unsaid.discard(attachment.key)
+            key = f"{attachment.namespace}/{attachment.pod}"
+            self._journal.commit([PutOutbox(key, attachment.pod_uid)])
+            self.mark(key, attachment.pod_uid)
         self._work.set()
 
     def is_due(self, key: str) -> bool:
@@ -102,6 +120,7 @@ class Outbox:
             self.mark(key, uid)
             raise ApiUnreachable(f"SpiderEndpoint {key} could not be written: {error}") from error
         self._due.pop(key, None)
+        self._since.pop(key, None)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -110,18 +129,27 @@ class Outbox:
 
     async def _worker(self) -> None:
         while True:
-            key = next((key for key in self._due if key not in self._busy), None)
+            waiting = [key for key in self._due if key not in self._busy]
+            key = next((key for key in waiting if not self._waits_for_mac(key)), None)
+            if key is None and waiting:
+                await self._clock.sleep(SETTLE_S)
+                continue
             if key is None:
                 self._work.clear()
                 await self._work.wait()
                 await self._clock.sleep(SETTLE_S)
                 continue
             uid = self._due.pop(key)
+            self._since.pop(key, None)
             self._busy.add(key)
             try:
                 await self._deliver(key, uid)
             finally:
                 self._busy.discard(key)
+
+    def _waits_for_mac(self, key: str) -> bool:
+        since = self._since.get(key, float("-inf"))
+        return self._clock.now() - since < MAC_WAIT_S and self._macs.is_learning(self._due[key])
 
     async def _deliver(self, key: str, uid: str) -> None:
         pause, longest = BACKOFF_S
@@ -165,7 +193,11 @@ class Outbox:
         owner = await self._ownership.of(pod)
         name, keeps = self._record_of(pod)
         catalog = self._world.pools.catalog
-        ips = tuple(_allocation(item, pod, catalog, clean=self._is_clean(pod, item.key.ifname)) for item in attachments)
+        self._note_unsaid(attachments)
+        ips = tuple(
+            _allocation(item, pod, catalog, self._macs.of(item.key), clean=self._is_clean(pod, item.key.ifname))
+            for item in attachments
+        )
         wanted = endpoint(name, pod, owner, self._node, ips, outlives_pod=keeps)
         outcome = await self._store.create(ENDPOINT, wanted)
         if isinstance(outcome, Exists):
@@ -176,6 +208,11 @@ class Outbox:
             outcome = await self._store.patch(ENDPOINT, name, changes, namespace=pod.namespace)
         if not isinstance(outcome, Stored):
             raise StoreError(f"SpiderEndpoint {pod.namespace}/{name}: {outcome}")
+
+    def _note_unsaid(self, attachments: tuple[Attachment, ...]) -> None:
+        known = {item.key for item in attachments if self._macs.of(item.key)}
+        learning = {item.key for item in attachments if self._macs.is_learning(item.pod_uid)} - known
+        self._unsaid = {key for key in self._unsaid - known if self._allocator.get(key) is not None} | learning
 
     async def _remove(self, namespace: str, name: str, uid: str) -> None:
         """Only if it is still about our pod: a new pod of that name may have written its own. That of an identity stays as long as its pins;
@@ -220,7 +257,7 @@ def _with_other_interfaces(wanted: SpiderEndpoint, stored: SpiderEndpoint | None
     return msgspec.structs.replace(wanted, status=msgspec.structs.replace(wanted.status, current=current))
 
 
-def _allocation(attachment: Attachment, pod: Pod, catalog: Catalog, *, clean: bool) -> IPAllocation:
+def _allocation(attachment: Attachment, pod: Pod, catalog: Catalog, mac: str, *, clean: bool) -> IPAllocation:
     """One interface. The default route is told by the gateway and `cleanGateway`, so `routes` leaves it out."""
     fields: dict[str, Any] = {"interface": attachment.key.ifname}
     asked = pod_routes(pod)
@@ -241,4 +278,6 @@ def _allocation(attachment: Attachment, pod: Pod, catalog: Catalog, *, clean: bo
         ]
     if clean:
         fields["clean_gateway"] = True
+    if mac:
+        fields["mac"] = mac
     return IPAllocation(**fields, routes=tuple(routes))

@@ -44,11 +44,6 @@ POLL_S = 0.2  # between two looks at a pin whose former holder is not gone yet
 SWEEP_S = 1.0
 
 
-async def not_probed_yet(_slot: SlotId) -> bool:
-    """Stands in for the probe until it can be made."""
-    return False
-
-
 class Pins:
     """Run `run()` as a task. `settled` is told of each slot whose live migration is over: it is this node's alone now."""
 

@@ -1,7 +1,9 @@
-"""The segment behind the parent interface: prober, watcher and netlink, opened together. The one place that chooses their real forms."""
+"""The segment behind a parent interface: prober and watcher, opened together. The one place that chooses their real forms."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -10,7 +12,8 @@ from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.frames import FrameSocket
 from adapters.netlink import SystemNetlink
-from probes.macs import MacTable
+from ipam.parents import Parent
+from probes.macs import MacTable, canonical_mac
 from probes.prober import OnVerified, Prober
 from probes.watcher import Mode, OnIntrusion, Watcher
 from probes.watching import open_watcher
@@ -27,35 +30,62 @@ class Segment:
 
 
 class SegmentPort(Protocol):
+    @property
+    def parent(self) -> Parent:
+        """The interface, and which addresses are behind it."""
+
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
         """Start probing and watching. Raises OSError if the interface cannot be used at all."""
 
-    async def mac_of(self, netns: Path, interface: str) -> str | None:
-        """The MAC of a pod's interface, read without entering its namespace; None if it is not there."""
-
 
 class ParentSegment:
-    """The real one. `watch`: the best watcher to try; lower ones are fallen back to, and the reason is kept."""
+    """The real one. `watch`: the best watcher to try; lower ones are fallen back to, and the reason is kept. `proxies`: MACs known to answer for
+    every address.
+    """
 
     def __init__(
-        self, interface: str, clock: Clock, entropy: Entropy, watch: Mode, on_verified: OnVerified | None = None
+        self,
+        parent: Parent,
+        clock: Clock,
+        entropy: Entropy,
+        watch: Mode,
+        on_verified: OnVerified | None = None,
+        proxies: Iterable[str] = (),
     ) -> None:
-        self._interface = interface
+        self._parent = parent
         self._clock = clock
         self._entropy = entropy
         self._watch = watch
         self._on_verified = on_verified
-        self._netlink = SystemNetlink()
+        self._proxies = frozenset(map(canonical_mac, proxies))
+
+    @property
+    def parent(self) -> Parent:
+        return self._parent
 
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
-        port = FrameSocket(self._interface)
+        interface = self._parent.interface
+        port = FrameSocket(interface)
         macs = MacTable.of(own=[port.mac])
-        prober = Prober(port, self._clock, self._entropy, macs=macs, on_verified=self._on_verified)
-        watcher = await open_watcher(self._interface, self._clock, on_intrusion, self._watch)
+        prober = Prober(
+            port, self._clock, self._entropy, macs=macs, on_verified=self._on_verified, known_proxies=self._proxies
+        )
+        try:
+            watcher = await open_watcher(interface, self._clock, on_intrusion, self._watch)
+        except asyncio.CancelledError:  # it may take seconds to compile, and the agent may end meanwhile
+            port.close()
+            raise
         watcher.set_macs(replace(macs))
         return Segment(prober, watcher)
 
-    async def mac_of(self, netns: Path, interface: str) -> str | None:
+
+class NetlinkMacs:
+    """MACs of pods' interfaces, read without entering their namespaces: `podmacs.MacOf` on netlink."""
+
+    def __init__(self) -> None:
+        self._netlink = SystemNetlink()
+
+    async def __call__(self, netns: Path, interface: str) -> str | None:
         try:
             link = await self._netlink.link_in(netns, interface)
         except OSError:

@@ -35,7 +35,7 @@ from nodeagent.leader_child import LeaderChild
 from nodeagent.metrics import AgentCollector
 from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
 from nodeagent.request import failure
-from nodeagent.segment import ParentSegment
+from nodeagent.segment import NetlinkMacs, ParentSegment
 from nodeagent.spool import Spool
 from nodeagent.webhook.review import Reviewer
 from nodeagent.webhook.server import WebhookServer
@@ -56,11 +56,15 @@ async def run(config: AgentConfig) -> None:
     transport = await connect(config.api.source(), component=COMPONENT, version=release)
     happened, registry = Happenings(), new_registry(COMPONENT, release)
     store = KubeStore(transport, clock, entropy, on_request=ApiMetrics(registry))
-    segment = None
-    if config.parent:
-        segment = ParentSegment(config.parent, clock, entropy, Mode(config.probe.watch), happened.on_probe)
+    segments = tuple(
+        ParentSegment(
+            parent, clock, entropy, Mode(config.probe.watch), happened.on_probe, proxies=config.probe.proxy_macs
+        )
+        for parent in config.attached().listed
+    )
     timed, boot_id = TimedJournal(journal, happened.on_journal), BOOT_ID.read_text().strip()
-    agent = Agent(config, Ports(store, timed, clock, entropy, NetnsSandboxes(), boot_id, release, segment))
+    ports = Ports(store, timed, clock, entropy, NetnsSandboxes(), boot_id, release, segments, NetlinkMacs())
+    agent = Agent(config, ports)
     agent.adding.observers.append(log_address_given)
     socket_path = Path(config.socket)
     cni = CniSocket(socket_path, agent.front.answer, lambda error: failure(error, ""), agent.afterwards.run)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from adapters.clock import Clock
 from adapters.kube.events import EventRecorder, reference
@@ -28,6 +28,7 @@ _ON_FAILED_ADD = frozenset(
         "NoPoolMatches",
         "PoolNotFound",
         "BadAnnotation",
+        "GatewayUnreachable",
     }
 )
 
@@ -90,6 +91,10 @@ class Teller:
 
     def on_segment(self, why: str) -> None:
         self._tell("SegmentUnusable", "Verify", why, self._node)
+
+    def on_gateway(self, reason: str, pools: Collection[str], note: str) -> None:
+        """On the pools whose gateway it is, and on the node."""
+        self._tell(reason, "Verify", note, *(reference(IP_POOL, pool) for pool in pools), self._node)
 
     def _tell(self, reason: str, action: str, note: str, *regarding: ObjectReference) -> None:
         notice = AGENT_NOTICES[reason]

@@ -1,7 +1,7 @@
 """Joins probes and stock: free slots are proven ahead of demand, accused ones quarantined with a re-test and an end, live ones defended.
 
-Nothing of this is in the ADD path. What the segment says arrives here as verdicts (active) and intrusions (passive), and leaves as a change of a
-slot's state, a journal entry, an Event, and a line in `IPNode.status.conflicts`.
+One of these per parent interface; nothing of it is in the ADD path. What the segment says arrives here as verdicts (active) and intrusions
+(passive), and leaves as a change of a slot's state, a journal entry, an Event, and a line in `IPNode.status.conflicts`.
 
 - A free slot that somebody uses is quarantined; `probes.quarantine` says when it is tested again and when it is free again.
 - An allocated slot that somebody else claims is defended by announcement (RFC 5227 section 2.4: at most one in DEFEND_INTERVAL), reported, and
@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Protocol
 
 import structlog
@@ -29,7 +28,8 @@ from ipam.blocks import Block
 from ipam.errors import ApiUnreachable
 from ipam.slots import Page, SlotId
 from ipam.stock import FREE_STATES, Held, State, Stock
-from nodeagent.allocator import Allocator
+from nodeagent.allocator import Allocator, Attachment, Key
+from nodeagent.podmacs import PodMacs
 from nodeagent.waiting import WaitingLine
 from probes.macs import Party
 from probes.messages import How
@@ -43,16 +43,9 @@ from probes.watcher import Intrusion, Watcher
 log = structlog.get_logger(__name__)
 
 SYNC_S = 0.25  # how often the tracked set is compared with the stock when nothing kicks
-SETTLE_S = 0.3  # from the CNI reply until the pod's interface can be asked for its MAC
-MAC_TRIES = 10
 DEFEND_INTERVAL_S = 10.0  # RFC 5227 section 1.1
 JUDGE_INTERVAL_S = 1.0  # between two looks at the pin of an address that its machine's other sandbox seems to claim
 MAX_CONFLICTS = 64
-
-
-class MacOf(Protocol):
-    async def __call__(self, netns: Path, interface: str) -> str | None:
-        """The MAC of an interface inside a namespace, without entering it; None if it is not there."""
 
 
 class Sharing(Protocol):
@@ -68,26 +61,30 @@ class Sharing(Protocol):
         """The block as it stands in the API now. Raises ApiUnreachable."""
 
 
-_HOW = {
-    (Family.V4, False): How.ARP_CLAIM,
-    (Family.V4, True): How.ARP_PROBE,
-    (Family.V6, False): How.ND_CLAIM,
-    (Family.V6, True): How.ND_PROBE,
-}
+def _how(seen: Intrusion) -> How:
+    if seen.address.family is Family.V4:
+        claim = How.ARP_REPLY if seen.answer else How.ARP_CLAIM
+        return How.ARP_PROBE if seen.probing else claim
+    claim = How.ND_ADVERTISEMENT if seen.answer else How.ND_CLAIM
+    return How.ND_PROBE if seen.probing else claim
+
 
 Tell = Callable[[str, SlotId, str, str], None]  # reason, slot, pool, note
 
 
 @dataclass(slots=True)
 class _Live:
-    """A pod's address on this node."""
+    """A pod's address on this node, as held by one attachment."""
 
+    key: Key
     mac: str = ""
     defended_at: float = float("-inf")
 
 
 class Verification:
-    """Built inside a running event loop. `domain`: the L2 domain behind the parent interface; slots of others cannot be seen from here."""
+    """Of one segment. Built inside a running event loop. `domain`: the L2 domain behind the parent interface; `sees`: whether a slot is on this very
+    segment; `may_test`: whether its tests can be judged already.
+    """
 
     def __init__(
         self,
@@ -97,11 +94,13 @@ class Verification:
         line: WaitingLine,
         journal: Journal,
         clock: Clock,
-        mac_of: MacOf,
+        macs: PodMacs,
         tell: Tell,
         sharing: Sharing,
         *,
         domain: str,
+        sees: Callable[[SlotId], bool],
+        may_test: Callable[[Held], bool],
         interval_s: float,
         retest_s: float,
     ) -> None:
@@ -111,11 +110,13 @@ class Verification:
         self._line = line
         self._journal = journal
         self._clock = clock
-        self._mac_of = mac_of
+        self._macs = macs
         self._tell = tell
         self._sharing = sharing
         self._tasks: asyncio.TaskGroup | None = None
         self._domain = domain
+        self._sees = sees
+        self._may_test = may_test
         self._verifier = Verifier(
             prober, clock, self._on_verdict, interval_s=interval_s, profile=FAST, retest_s=retest_s
         )
@@ -135,10 +136,15 @@ class Verification:
 
     async def is_silent(self, slot: SlotId) -> bool:
         """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
-        if slot.domain != self._domain:
+        if not self._sees(slot):
             return False
         verdict = (await self._prober.verify([slot.address], FAST))[slot.address]
         return verdict.state is Seen.CLEAR
+
+    def pardon(self, macs: Collection[str]) -> None:
+        """These MACs were found to answer for everything: what is held back for their answers alone is tested anew."""
+        for address in self._verifier.pardon(macs):
+            log.info("quarantine_doubted", address=str(address), why="its user answers for every address")
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -146,27 +152,29 @@ class Verification:
             tasks.create_task(self._verifier.run(), name="verifier")
             while True:
                 self._kicked.clear()
-                self._sync(tasks)
+                self._sync()
                 await self._rest()
 
     # The tracked set follows the stock -----------------------------------------------------------------------------------------------
 
-    def _sync(self, tasks: asyncio.TaskGroup) -> None:
+    def _sync(self) -> None:
         now = self._clock.now()
         for pool in self._stock.pools():
             self._stock.mature(pool, now)
-        wanted = {held.slot: held for held in self._stock if held.state not in (State.LEAVING, State.COOLING)}
+        wanted = {
+            held.slot: held
+            for held in self._stock
+            if held.state not in (State.LEAVING, State.COOLING) and self._sees(held.slot)
+        }
         for slot in self._tracked - wanted.keys():
             self._forget(slot)
         for slot, held in wanted.items():
-            if slot.domain != self._domain:
-                self._stock.prove(slot, now)  # no interface of this node is on that segment: its own nodes verify it
-            elif held.state is State.ALLOCATED:
-                self._follow(slot, tasks)
-            elif slot not in self._tracked or slot in self._live:
-                self._free(slot, held)
+            if held.state is State.ALLOCATED:
+                self._follow(slot)
+            elif (slot not in self._tracked or slot in self._live) and self._may_test(held):
+                self._free(slot)
 
-    def _free(self, slot: SlotId, held: Held) -> None:
+    def _free(self, slot: SlotId) -> None:
         self._live.pop(slot, None)
         self._verifier.forget(
             slot.address
@@ -176,16 +184,19 @@ class Verification:
         if self._watcher is not None:
             self._watcher.watch(slot.address)
 
-    def _follow(self, slot: SlotId, tasks: asyncio.TaskGroup) -> None:
-        """A pod uses it: learn its MAC, announce it, and from then on expect that MAC."""
-        if slot in self._live:
+    def _follow(self, slot: SlotId) -> None:
+        """A pod uses it, or another sandbox of the pod does: announce its MAC once that is known, and from then on expect that one."""
+        attachment, live = self._allocator.holder_of(slot), self._live.get(slot)
+        if attachment is None or (live is not None and live.key == attachment.key):
             return
-        self._live[slot] = _Live()
+        self._live[slot] = _Live(attachment.key)
         self._verifier.forget(slot.address)
+        self._prober.stop_announcing(slot.address)
         self._tracked.add(slot)
         if self._watcher is not None:
             self._watcher.watch(slot.address, settling=True)
-        tasks.create_task(self._announce(slot), name="announce")
+        if mac := self._macs.of(attachment.key):
+            self.on_mac(attachment, mac)
 
     def _forget(self, slot: SlotId) -> None:
         self._tracked.discard(slot)
@@ -195,20 +206,16 @@ class Verification:
         if self._watcher is not None:
             self._watcher.unwatch(slot.address)
 
-    async def _announce(self, slot: SlotId) -> None:
-        """Once the pod's interface is there. Bounded: a pod that never comes up is not announced."""
-        for _try in range(MAC_TRIES):
-            await self._clock.sleep(SETTLE_S)
-            attachment, live = self._allocator.holder_of(slot), self._live.get(slot)
-            if attachment is None or live is None:
-                return
-            mac = await self._mac_of(Path(attachment.netns), attachment.key.ifname)
-            if mac and self._live.get(slot) is live:
-                live.mac = mac
-                self.announce(slot)
-                if self._watcher is not None:
-                    self._watcher.watch(slot.address, mac)
-                return
+    def on_mac(self, attachment: Attachment, mac: str) -> None:
+        """A pod's MAC was learnt: tell the segment, and expect nobody else."""
+        for slot in (grant.slot for grant in attachment.grants):
+            live = self._live.get(slot)
+            if live is None or live.key != attachment.key:
+                continue
+            live.mac = mac
+            self.announce(slot)
+            if self._watcher is not None:
+                self._watcher.watch(slot.address, mac)
 
     def announce(self, slot: SlotId) -> None:
         """Tell the segment where a pod's address is. Not while its machine still runs elsewhere: that would take its traffic away."""
@@ -239,7 +246,10 @@ class Verification:
         held = self._stock.get(slot)
         if held is None:
             return
-        evidence = Evidence(seen.mac, _HOW[slot.family, seen.probing], seen.party, seen.at)
+        if seen.answer and seen.mac in self._prober.proxies:
+            self._verifier.recheck(seen.address)  # it may have spoken for nobody: a test weighs that
+            return
+        evidence = Evidence(seen.mac, _how(seen), seen.party, seen.at)
         if held.state is State.ALLOCATED:
             self._defend(slot, held, evidence)
         elif held.state in FREE_STATES or held.state is State.QUARANTINED:
@@ -301,6 +311,8 @@ class Verification:
         if live is None:
             return
         self._prober.announce(slot.address, live.mac)
+        if evidence.how.is_probe:
+            return  # no conflict (RFC 5227 section 2.4): he asks, is answered, and goes elsewhere; also another node that moves a pin
         self._report(held, evidence)
         log.warning("address_defended", address=str(slot), mac=evidence.mac, pod_mac=live.mac)
         self._tell(

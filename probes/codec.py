@@ -36,6 +36,7 @@ _IPV6 = 0x86DD
 _TAGS = (0x8100, 0x88A8)
 _SOLICITATION, _ADVERTISEMENT = 135, 136
 _ICMPV6 = 58
+_OVERRIDE = 0x20  # RFC 4861 section 4.4
 _NONCE_OPTION = 14  # RFC 3971 section 5.3
 _ALL_NODES = Address(Family.V6, 0xFF02 << 112 | 1)
 _MAX_OPTIONS = 16
@@ -146,12 +147,16 @@ def _advertisement(message: Advertisement) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Glimpse:
-    """What a frame says by its fixed fields alone, not validated: `mac` uses `address`, or probes for it."""
+    """What a frame says by its fixed fields alone, not validated: `mac` uses `address`, or probes for it.
+
+    `answer`: a proxy could have said it for somebody else, as in `messages.Sign.proxyable`.
+    """
 
     address: Address
     mac: str
     probing: bool
     vlan: int
+    answer: bool = False
 
 
 def glimpse(frame: bytes, vlan: int = 0) -> Glimpse | None:
@@ -174,7 +179,7 @@ def glimpse(frame: bytes, vlan: int = 0) -> Glimpse | None:
         mac = frame[start + 8 : start + 14].hex(":")
         sender = int.from_bytes(frame[start + 14 : start + 18], "big")
         if sender:
-            return Glimpse(Address(Family.V4, sender), mac, False, vlan)
+            return Glimpse(Address(Family.V4, sender), mac, False, vlan, frame[start + 7] == 2)
         target = int.from_bytes(frame[start + 24 : start + 28], "big")
         return Glimpse(Address(Family.V4, target), mac, True, vlan) if frame[start + 7] == 1 else None
     kind = frame[start + 40]
@@ -184,7 +189,7 @@ def glimpse(frame: bytes, vlan: int = 0) -> Glimpse | None:
     target = int.from_bytes(frame[start + 48 : start + 64], "big")
     source = int.from_bytes(frame[start + 8 : start + 24], "big")
     if kind == _ADVERTISEMENT:
-        return Glimpse(Address(Family.V6, target), mac, False, vlan)
+        return Glimpse(Address(Family.V6, target), mac, False, vlan, not frame[start + 44] & _OVERRIDE)
     return Glimpse(Address(Family.V6, source or target), mac, not source, vlan)
 
 

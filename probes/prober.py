@@ -28,7 +28,7 @@ from probes.pacing import TokenBucket
 from probes.profiles import FAST, Profile
 from probes.proxyarp import Survey
 from probes.series import Announcer
-from probes.verdicts import Evidence, State, Surroundings, Verdict
+from probes.verdicts import Evidence, Question, State, Surroundings, Verdict
 
 QUANTUM_S = 0.002  # timers closer together than this are served in one turn
 PROXY_FACTS_S = 600.0  # a survey older than this is forgotten: answers count as taken again
@@ -90,7 +90,9 @@ class Prober:
         limits: Limits | None = None,
         local_addresses: Callable[[], Collection[Address]] = no_addresses,
         on_verified: OnVerified | None = None,
+        known_proxies: Iterable[str] = (),
     ) -> None:
+        """`known_proxies`: MACs that answer for everything, as an administrator says; in canonical form."""
         self._port = port
         self._clock = clock
         self._entropy = entropy
@@ -105,16 +107,25 @@ class Prober:
             Lane.AUDIT: asyncio.Semaphore(self._limits.audit_calls),
         }
         self._nonces: OrderedDict[bytes, None] = OrderedDict()
-        self._proxies: frozenset[str] = frozenset()
-        self._surveyed_at = float("-inf")
+        self._known_proxies = frozenset(known_proxies)
+        self._surveys: dict[Network, tuple[float, frozenset[str]]] = {}
         self._announcer = Announcer(port, clock, vlan)
         self.macs = macs or MacTable()
 
     @property
     def proxies(self) -> frozenset[str]:
-        """The MACs that answer for everything, as far as a recent survey knows."""
-        fresh = self._clock.now() - self._surveyed_at < PROXY_FACTS_S
-        return self._proxies if fresh else frozenset()
+        """The MACs that answer for everything, as far as recent surveys of this segment's networks know."""
+        now = self._clock.now()
+        fresh = (found for at, found in self._surveys.values() if now - at < PROXY_FACTS_S)
+        return self._known_proxies.union(*fresh)
+
+    def link_up(self) -> bool:
+        """Whether the interface exists, is up and has a carrier."""
+        return self._port.ready()
+
+    def flaps(self) -> int:
+        """Grows when the link went down, or the interface was created anew."""
+        return self._port.flaps()
 
     async def verify(
         self,
@@ -123,6 +134,7 @@ class Prober:
         *,
         lane: Lane = Lane.ADD,
         holders: Mapping[Address, str] | None = None,
+        question: Question = Question.FREE,
     ) -> dict[Address, Verdict]:
         """Test distinct `addresses` (at most `batch.MAX_CANDIDATES`, else ValueError); one verdict for each.
 
@@ -131,7 +143,7 @@ class Prober:
         wanted = dict.fromkeys(addresses)
         local = self._local_addresses()
         verdicts = {address: self._used_here(address) for address in wanted if address in local}
-        around = Surroundings(self._own_macs(), self.proxies, holders or {})
+        around = Surroundings(self._own_macs(), self.proxies, holders or {}, question)
         batch = self._batch((address for address in wanted if address not in verdicts), profile, lane, around)
         began = self._clock.now()
         async with self._lanes[lane]:
@@ -141,36 +153,42 @@ class Prober:
             self._on_verified(lane, verdicts.values(), self._clock.now() - began)
         return verdicts
 
-    async def reach(self, gateway: Address, profile: Profile = FAST) -> Reach:
-        """Whether `gateway` answers a probe. The probe is sent from 0.0.0.0 or ::, so no candidate address is used
-        for it.
+    async def reach(
+        self, gateways: Iterable[Address], profile: Profile = FAST, *, lane: Lane = Lane.ADD
+    ) -> dict[Address, Reach]:
+        """Whether `gateways` answer a probe. It is sent from 0.0.0.0 or ::, so no candidate address is used for it;
+        other nodes that ask at the same time do not count as an answer.
         """
-        return _reach((await self.verify((gateway,), profile))[gateway])
-
-    async def verify_with_gateway(
-        self, address: Address, gateway: Address, profile: Profile = FAST
-    ) -> tuple[Verdict, Reach]:
-        """Both at once. A conflict is the more important news: report the verdict first, the gateway only if it is
-        clear.
-        """
-        verdicts = await self.verify((address, gateway), profile)
-        return verdicts[address], _reach(verdicts[gateway])
+        verdicts = await self.verify(gateways, profile, lane=lane, question=Question.USED)
+        return {gateway: _reach(verdict) for gateway, verdict in verdicts.items()}
 
     async def survey(self, network: Network, unused: Iterable[Address] = (), profile: Profile = FAST) -> frozenset[str]:
         """Find out who answers for everything on `network`; `unused`: addresses that the caller believes nobody has.
 
-        The result is kept for PROXY_FACTS_S and applied by `verify`. A survey during which the link was down changes
-        nothing.
+        The result replaces what was known of `network`, is kept for PROXY_FACTS_S and applied by `verify`. A survey
+        during which the link was down changes nothing.
         """
         survey = Survey.of(self._certain_canaries(network), unused, self._own_macs(), self._vlan)
-        around = Surroundings(self._own_macs())
+        around = Surroundings(self._own_macs(), question=Question.USED)
         batch = self._batch(survey.canaries, profile, Lane.BACKGROUND, around)
         async with self._lanes[Lane.BACKGROUND]:
             # The batch drops a canary at its first answer; a second MAC may answer for it a little later.
             await self._run(batch, profile, survey, linger_s=profile.arp.listen_s)
         if any(verdict.state is not State.UNKNOWN for verdict in batch.verdicts.values()):
-            self._proxies, self._surveyed_at = survey.proxies, self._clock.now()
+            self._surveys[network] = self._clock.now(), survey.proxies
         return self.proxies
+
+    def can_survey(self, network: Network) -> bool:
+        """Whether `network` has an address that certainly nobody holds; random ones are drawn at each survey."""
+        return bool(self._certain_canaries(network))
+
+    def surveyed(self, network: Network) -> float:
+        """When `network` was last surveyed with a result; -inf: never, or it was forgotten."""
+        return self._surveys.get(network, (float("-inf"),))[0]
+
+    def forget_survey(self, network: Network) -> None:
+        """The network is no longer looked after."""
+        self._surveys.pop(network, None)
 
     def announce(self, address: Address, mac: str) -> None:
         """Tell the segment, in a series over the next 10 s, that `mac` holds `address`. Only after the verdict and

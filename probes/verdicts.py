@@ -58,6 +58,17 @@ class Verdict:
         return self.state is State.TAKEN and self.evidence is not None and self.evidence.party is Party.FOREIGN
 
 
+class Question(Enum):
+    """What a test is to find out.
+
+    FREE: may the address be given out? Somebody else's probe for it is a no: he is about to take it. USED: does anybody answer for it? A probe
+    is no answer, so any number of nodes may ask at once (gateways, reserved addresses) without hearing each other.
+    """
+
+    FREE = "free"
+    USED = "used"
+
+
 class Weight(Enum):
     NOTHING = "nothing"
     PROXIED = "proxied"  # a proxy answered, as it does for every address
@@ -75,6 +86,7 @@ class Surroundings:
     macs: MacTable = field(default_factory=MacTable)
     proxies: frozenset[str] = frozenset()
     holders: Mapping[Address, str] = field(default_factory=dict)
+    question: Question = Question.FREE
 
     def weigh(self, sign: Sign) -> Weight:
         """What `sign` proves about its address.
@@ -86,7 +98,8 @@ class Surroundings:
         if self.holders.get(sign.address) == sign.mac:
             return Weight.NOTHING
         if sign.how.is_probe:
-            return Weight.NOTHING if self.macs.ignores_probe(sign.mac) else Weight.TAKEN
+            ignored = self.question is Question.USED or self.macs.ignores_probe(sign.mac)
+            return Weight.NOTHING if ignored else Weight.TAKEN
         if self.macs.ignores_claim(sign.mac):
             return Weight.NOTHING
         if sign.proxyable and sign.mac in self.proxies:

@@ -6,22 +6,27 @@ while quarantined, on the quarantine's own schedule. Never in the ADD path: prob
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from adapters.clock import Clock
 from adapters.waking import Kick
 from ipam.addresses import Address
+from probes.messages import How
 from probes.prober import Lane, Prober
 from probes.profiles import BALANCED, Profile
 from probes.quarantine import FIRST_RETEST_S, Quarantine
 from probes.verdicts import Evidence, State, Verdict
 
+_PROXYABLE = (How.ARP_REPLY, How.ND_ADVERTISEMENT)
 MAX_TRACKED = 65_536
 BATCH = 256
 FIRST_RETRY_S = 0.5  # after an unknown verdict, doubled each time
 LAST_RETRY_S = 60.0
 IDLE_S = 5.0
+RECHECK_S = (
+    30.0  # a doubt about a verdict younger than this is not followed: what it rests on was part of that very test
+)
 
 
 @dataclass(slots=True)
@@ -99,6 +104,31 @@ class Verifier:
         known = self._tracked.get(address)
         if known is not None:
             self._settle(known, Verdict(address, State.TAKEN, self._clock.now(), evidence))
+
+    def recheck(self, address: Address) -> None:
+        """Something was heard that only a test can weigh: test soon, unless that was done within RECHECK_S."""
+        known, now = self._tracked.get(address), self._clock.now()
+        if known is None or (known.verdict is not None and now - known.verdict.at < RECHECK_S):
+            return
+        known.due = min(known.due, now)
+        self._changed()
+
+    def pardon(self, macs: Collection[str]) -> tuple[Address, ...]:
+        """These MACs turned out to answer for everything: addresses that are held back for their answers alone are tested
+        anew, at once, and one silent test is enough. Returns them.
+        """
+        pardoned = [
+            address
+            for address, known in self._tracked.items()
+            if known.quarantine is not None
+            and known.quarantine.evidence.mac in macs
+            and known.quarantine.evidence.how in _PROXYABLE
+        ]
+        for address in pardoned:
+            self._tracked[address].quarantine = None
+            self._tracked[address].due = self._clock.now()
+        self._changed()
+        return tuple(pardoned)
 
     async def run(self) -> None:
         """Test what is due, for ever; cancel to stop."""

@@ -46,7 +46,7 @@ class Intrusion:
     """A watched address was used, or probed for, by somebody else; `at` in `Clock.now()` seconds.
 
     `outgoing`: the frame left this node, so a local pod or process is to blame. `suppressed`: how many like it were
-    not reported before.
+    not reported before. `answer`: an ARP reply or an advertisement without Override, which a proxy gives for others too.
     """
 
     address: Address
@@ -57,6 +57,7 @@ class Intrusion:
     party: Party
     at: float
     suppressed: int = 0
+    answer: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +214,9 @@ class PacketWatcher:
         watched.reported_at, watched.reported_mac = now, glimpse.mac
         self._events += 1
         self._on_intrusion(
-            Intrusion(glimpse.address, glimpse.vlan, glimpse.mac, probing, outgoing, party, now, suppressed)
+            Intrusion(
+                glimpse.address, glimpse.vlan, glimpse.mac, probing, outgoing, party, now, suppressed, glimpse.answer
+            )
         )
 
 

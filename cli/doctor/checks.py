@@ -29,6 +29,7 @@ class ClusterFacts:
     """What the API server told. `crds`: name → served versions; `denied`: verbs that these credentials lack; None: could not be asked.
 
     `broken_nads`: name → why. `addresses`: how many addresses pods may have by family, for the neighbour tables.
+    `unverified`: pool → nodes that hand out its addresses without a probe.
     """
 
     server_version: str
@@ -40,6 +41,7 @@ class ClusterFacts:
     leader: str = ""
     silent_nodes: Sequence[str] = ()
     nodes: int = 0
+    unverified: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,7 @@ def _line(level: str, what: str, text: str, fix: str) -> Line:
 
 def cluster_lines(facts: ClusterFacts) -> tuple[Line, ...]:
     """Judgements on the cluster."""
-    return (_server(facts), *_crds(facts), _rbac(facts), _nads(facts), _leader(facts), _agents(facts))
+    return (_server(facts), *_crds(facts), _rbac(facts), _nads(facts), _leader(facts), _agents(facts), _proof(facts))
 
 
 def _server(facts: ClusterFacts) -> Line:
@@ -133,6 +135,14 @@ def _agents(facts: ClusterFacts) -> Line:
         text = f"{len(facts.silent_nodes)} of {count(facts.nodes, 'node')} cannot hand out: {some(facts.silent_nodes)}"
         return _line(WARN, "agents", text, "see `nephila nodes` and the agents' logs")
     return _ok("agents", f"ready on {count(facts.nodes, 'node')}")
+
+
+def _proof(facts: ClusterFacts) -> Line:
+    if facts.unverified:
+        shown = some([f"{pool} on {count(nodes, 'node')}" for pool, nodes in facts.unverified.items()])
+        fix = "name the interface on their segment in the agents' `parent` or `parents`"
+        return _line(WARN, "probing", f"handed out without a probe: {shown}", fix)
+    return _ok("probing", "no node hands out addresses without a probe")
 
 
 def host_lines(facts: HostFacts) -> tuple[Line, ...]:

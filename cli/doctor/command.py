@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -150,7 +151,15 @@ async def _ask(session: Session, cluster: Cluster | None) -> ClusterFacts:
             f"{name} ({state})" for name in names if cluster and (state := node_state(cluster, name)) != "Ready"
         ],
         nodes=len(names),
+        unverified=_unverified(cluster),
     )
+
+
+def _unverified(cluster: Cluster | None) -> dict[str, int]:
+    mailboxes = cluster.mailbox_of_name.values() if cluster else ()
+    statuses = [mailbox.status for mailbox in mailboxes if mailbox.status is not UNSET]
+    found = Counter(stock.name for status in statuses for stock in status.pools if stock.unverified)
+    return dict(sorted(found.items()))
 
 
 async def _crds(store: Store) -> dict[str, tuple[str, ...]] | None:

@@ -51,6 +51,14 @@ def rows(settings: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str
                 f"{settings.__module__}.{settings.__name__}.{field.name} has no comment that says what it means"
             )
         yield key, _type(kind), _default(field), _sentence(meaning)
+        if (item := _item_of(kind)) is not None:
+            yield from rows(item, f"{key}[].")
+
+
+def _item_of(kind: Any) -> type[msgspec.Struct] | None:
+    """What a list of objects consists of."""
+    inner = get_args(kind)[0] if get_origin(kind) in (list, tuple) else None
+    return inner if isinstance(inner, type) and issubclass(inner, msgspec.Struct) else None
 
 
 def comments_of(settings: type[msgspec.Struct]) -> dict[str, str]:
@@ -88,7 +96,7 @@ def _type(kind: Any) -> str:
     if get_origin(kind) is dict:
         return "map"
     if get_origin(kind) in (list, tuple):
-        return f"list of {_type(get_args(kind)[0])}"
+        return "list of objects" if _item_of(kind) else f"list of {_type(get_args(kind)[0])}"
     return {str: "text", bool: "true or false", int: "whole number", float: "number"}.get(kind, str(kind))
 
 

@@ -17,7 +17,7 @@ SOURCE = Path(__file__).with_name("watch.c")
 
 EXPECT_NOBODY, EXPECT_MAC, EXPECT_SETTLING = range(3)
 MAC_SELF, MAC_CLUSTER = 1, 2
-HOW_CLAIM, HOW_PROBE = 1, 2
+HOW_CLAIM, HOW_PROBE, HOW_ANSWER = 1, 2, 3
 COUNTERS = ("frames", "events", "suppressed", "lost")
 
 WHERE = struct.Struct("=16sHBx")

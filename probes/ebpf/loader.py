@@ -55,6 +55,13 @@ def complete(folder: Path) -> bool:
     return all((folder / name).exists() for name in (*PROGRAMS, *MAPS))
 
 
+async def _end(child: asyncio.subprocess.Process) -> None:
+    """Ends the child and closes its pipe."""
+    if child.returncode is None:
+        child.kill()
+    await child.communicate()
+
+
 async def _build(folder: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(_ROOT), os.environ.get("PYTHONPATH", "")))}
     child = await asyncio.create_subprocess_exec(
@@ -68,9 +75,11 @@ async def _build(folder: Path) -> None:
     try:
         async with asyncio.timeout(BUILD_TIMEOUT_S):
             _, errors = await child.communicate()
+    except asyncio.CancelledError:
+        await _end(child)
+        raise
     except TimeoutError:
-        child.kill()
-        await child.wait()
+        await _end(child)
         raise Unavailable(f"compiling the watcher took more than {BUILD_TIMEOUT_S:.0f} s") from None
     if child.returncode:
         lines = errors.decode(errors="replace").strip().splitlines()

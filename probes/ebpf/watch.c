@@ -12,8 +12,9 @@
 #define INGRESS 0
 #define EGRESS 1
 
-#define HOW_CLAIM 1 // the sender uses the address: ARP sender field, NA target, NS source
-#define HOW_PROBE 2 // the sender asks whether the address is free: ARP from 0.0.0.0, NS from ::
+#define HOW_CLAIM 1  // the sender uses the address: ARP request's sender field, NA target with Override, NS source
+#define HOW_PROBE 2  // the sender asks whether the address is free: ARP from 0.0.0.0, NS from ::
+#define HOW_ANSWER 3 // as a claim, but a proxy could have said it: ARP reply, NA without Override
 
 #define EXPECT_NOBODY 0
 #define EXPECT_MAC 1
@@ -100,7 +101,7 @@ static __always_inline int counts(struct expectation *want, struct mac_key *who,
 static __always_inline void seen(struct where *at, struct mac_key *who, u8 how, u8 direction) {
     u64 now = bpf_ktime_get_boot_ns();
     count(COUNT_FRAMES);
-    if (how == HOW_CLAIM) {
+    if (how != HOW_PROBE) {
         struct sighting use = {.at_ns = now, .direction = direction, .how = how};
         __builtin_memcpy(use.mac, who->mac, 6);
         last_seen.update(at, &use);
@@ -142,7 +143,7 @@ static __always_inline void arp(struct __sk_buff *skb, u32 offset, u16 vlan, u8 
     __builtin_memcpy(who.mac, packet + 8, 6);
     if (packet[14] | packet[15] | packet[16] | packet[17]) {
         __builtin_memcpy(at.address, packet + 14, 4);
-        seen(&at, &who, HOW_CLAIM, direction);
+        seen(&at, &who, packet[7] == 2 ? HOW_ANSWER : HOW_CLAIM, direction);
     } else if (packet[7] == 1) {
         __builtin_memcpy(at.address, packet + 24, 4);
         seen(&at, &who, HOW_PROBE, direction);
@@ -162,7 +163,7 @@ static __always_inline void neighbour(struct __sk_buff *skb, u32 offset, u16 vla
         return;
     if (packet[40] == 136) {
         __builtin_memcpy(at.address, packet + 48, 16);
-        seen(&at, &who, HOW_CLAIM, direction);
+        seen(&at, &who, packet[44] & 0x20 ? HOW_CLAIM : HOW_ANSWER, direction);
     } else if (packet[40] == 135) {
         u64 source[2];
         __builtin_memcpy(source, packet + 8, 16);

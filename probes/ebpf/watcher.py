@@ -107,7 +107,17 @@ class EbpfWatcher:
         # The kernel may have judged by what was true a moment ago, and does not know the MACs of local pods.
         if expected is None or not counts(expected, party, mac, probing=probing, outgoing=raw.egress):
             return
-        event = Intrusion(raw.address, raw.vlan, mac, probing, raw.egress, party, raw.at_ns / 1e9, raw.suppressed)
+        event = Intrusion(
+            raw.address,
+            raw.vlan,
+            mac,
+            probing,
+            raw.egress,
+            party,
+            raw.at_ns / 1e9,
+            raw.suppressed,
+            raw.how == layout.HOW_ANSWER,
+        )
         if self._loop is not None and self._on_intrusion is not None:
             self._loop.call_soon(self._on_intrusion, event)
 

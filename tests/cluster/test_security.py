@@ -264,7 +264,7 @@ class Nodes:
     async def agent(self, node: str, who: Who) -> AsyncIterator[Agent]:
         async with store_of(self._court, self._court.tokens[who], self._refusals) as store:
             journal = MemoryDisk().open()
-            ports = Ports(store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, "boot-1", "test", None)
+            ports = Ports(store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, "boot-1", "test")
             agent = Agent(AgentConfig(node=node, lease=FAST), ports)
             task = asyncio.create_task(agent.run())
             try:

@@ -81,5 +81,5 @@ httpGet:
 {{/* What eBPF needs, is there only where it is used. */}}
 {{- define "nephila.ebpf" -}}
 {{- $settings := .Values.agent.settings -}}
-{{- if and $settings.parent (eq (($settings.probe | default dict).watch | default "ebpf") "ebpf") }}true{{ end -}}
+{{- if and (or $settings.parent $settings.parents) (eq (($settings.probe | default dict).watch | default "ebpf") "ebpf") }}true{{ end -}}
 {{- end }}

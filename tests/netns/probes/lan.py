@@ -68,23 +68,31 @@ class Lan:
 
     hub: str
     namespaces: list[str] = field(default_factory=list)
+    port_of: dict[str, str] = field(default_factory=dict)  # MAC of a host's interface → its port of the bridge
 
     def host(self, *addresses: str, hairpin: bool = False) -> Host:
         """A new host on the bridge. With `hairpin` its own frames come back to it."""
-        number = next(_NUMBERS)
-        namespace, port, mac = f"{self.hub}h{number}", f"p{number}", f"02:4e:50:00:00:{number % 256:02x}"
+        namespace = f"{self.hub}h{next(_NUMBERS)}"
         self.add_namespace(namespace)
-        veth = ("type", "veth", "peer", "name", "eth0", "address", mac, "netns", namespace)
+        host = self.join(namespace, "eth0", *addresses)
+        if hairpin:
+            run("bridge", "-n", self.hub, "link", "set", "dev", self.port_of[host.mac], "hairpin", "on")
+        return host
+
+    def join(self, namespace: str, interface: str, *addresses: str) -> Host:
+        """One more interface of a namespace, on this LAN."""
+        number = next(_NUMBERS)
+        port, mac = f"p{number}", f"02:4e:50:00:00:{number % 256:02x}"
+        veth = ("type", "veth", "peer", "name", interface, "address", mac, "netns", namespace)
         run("ip", "-n", self.hub, "link", "add", port, *veth)
         run("ip", "-n", self.hub, "link", "set", port, "master", "br0", "up")
-        if hairpin:
-            run("bridge", "-n", self.hub, "link", "set", "dev", port, "hairpin", "on")
-        host = Host(namespace, mac)
+        self.port_of[mac] = port
+        host = Host(namespace, mac, interface)
         host.set("ipv6/conf/default/accept_dad", 0)
-        host.set("ipv6/conf/eth0/accept_dad", 0)
-        host.set("ipv6/conf/eth0/router_solicitations", 0)
+        host.set(f"ipv6/conf/{interface}/accept_dad", 0)
+        host.set(f"ipv6/conf/{interface}/router_solicitations", 0)
         host.ip("link", "set", "lo", "up")
-        host.ip("link", "set", "eth0", "up")
+        host.ip("link", "set", interface, "up")
         host.own(*addresses)
         self.settle(port)
         return host

@@ -295,3 +295,21 @@ async def test_an_idle_port_is_no_tap_on_the_interface(net: Lan) -> None:
     stop()
     assert taps() == 0
     port.close()
+
+
+async def test_a_flap_is_counted_whether_anybody_listens_or_not(wire: Wire) -> None:
+    port = wire.port()
+    port.subscribe(lambda _heard: None)()  # has listened once, and no longer does
+    assert port.flaps() == 0
+    wire.take_down(port)
+    wire.bring_up(port)
+    await until(port.ready)
+    assert (port.flaps(), port.flaps()) == (1, 1)
+    lost = port.lost()
+    heard: list[Heard] = []
+    port.subscribe(heard.append)
+    port.poll()
+    assert port.lost() == lost  # the next listener is not told of a flap before his time
+    wire.take_down(port)
+    wire.bring_up(port)
+    await until(lambda: port.flaps() == 2)

@@ -16,10 +16,11 @@ from adapters.frames import FrameSocket, Heard
 from ipam.addresses import Address, Family, Network
 from probes import codec
 from probes.macs import MacTable
-from probes.messages import Advertisement, Arp, How, Message, Solicitation
+from probes.messages import Arp, How, Solicitation
 from probes.prober import Limits, Prober, Reach
 from probes.profiles import FAST, RFC
 from probes.verdicts import State, Verdict
+from tests.netns.probes.gateways import Proxy, linux_proxy
 from tests.netns.probes.lan import Host, Lan, inside
 
 HELD4, FREE4 = Address.parse("10.9.0.7"), Address.parse("10.9.0.8")
@@ -236,30 +237,10 @@ async def test_a_host_behind_another_nodes_macvlan_is_found(node: Node) -> None:
     assert verdict.state is State.TAKEN
 
 
-class Proxy:
-    """A gateway that answers ARP probes for every address, as some routers do and Linux does not."""
-
-    def __init__(self, host: Host, ear: Ear) -> None:
-        self.host = host
-        self.port = ear(host)
-        self.port.subscribe(self._hear)
-
-    def _hear(self, heard: Heard) -> None:
-        asked = codec.decode(heard.frame, heard.vlan)
-        if isinstance(asked, Arp) and asked.operation == 1:
-            answer: Message = Arp(
-                2, self.host.mac, asked.target, asked.sender, self.host.mac, asked.sender_mac, asked.source_mac
-            )
-        elif isinstance(asked, Solicitation):
-            answer = Advertisement(asked.target, asked.target, self.host.mac, link_mac=self.host.mac)
-        else:
-            return
-        self.port.send([codec.encode(answer)])
-
-
 async def test_behind_a_proxy_arp_gateway_free_is_clear_and_held_is_taken(node: Node, ear: Ear) -> None:
     node.net.host("10.9.0.7/24", "fd09::7/64")
-    proxy = Proxy(node.net.host(), ear)
+    router = node.net.host()
+    proxy = Proxy(router, ear(router))
     prober = node.prober()
     wanted = [HELD4, FREE4, HELD6, FREE6]
     naive = await prober.verify(wanted)
@@ -277,9 +258,7 @@ async def test_behind_a_proxy_arp_gateway_free_is_clear_and_held_is_taken(node: 
 async def test_linux_proxy_arp_does_not_answer_probes(node: Node) -> None:
     """Why a Linux gateway needs no survey: a sender of 0.0.0.0 is answered for its own addresses only."""
     gateway = node.net.host("10.9.0.1/24")
-    gateway.set("ipv4/conf/eth0/proxy_arp", 1)
-    gateway.set("ipv4/conf/eth0/proxy_arp_pvlan", 1)
-    gateway.set("ipv4/conf/eth0/forwarding", 1)
+    linux_proxy(gateway)
     own = Address.parse("10.9.0.1")
     verdicts = await node.prober().verify([FREE4, own])
     assert (verdicts[FREE4].state, verdicts[own].state) == (State.CLEAR, State.TAKEN)
@@ -288,10 +267,9 @@ async def test_linux_proxy_arp_does_not_answer_probes(node: Node) -> None:
 async def test_a_gateway_is_reachable_without_an_address_of_ours(node: Node) -> None:
     gateway = node.net.host("10.9.0.1/24", "fd09::1/64")
     prober = node.prober()
-    for text in ("10.9.0.1", "fd09::1"):
-        assert await prober.reach(Address.parse(text)) == Reach(True, gateway.mac)
-    verdict, reach = await prober.verify_with_gateway(FREE4, Address.parse("10.9.0.254"))
-    assert (verdict.state, reach) == (State.CLEAR, Reach(False))
+    there, absent = [Address.parse("10.9.0.1"), Address.parse("fd09::1")], Address.parse("10.9.0.254")
+    expected = {**dict.fromkeys(there, Reach(True, gateway.mac)), absent: Reach(False)}
+    assert await prober.reach([*there, absent]) == expected
 
 
 async def test_256_addresses_are_tested_with_hosts_among_them(node: Node) -> None:

@@ -18,7 +18,7 @@ from probes.acd import arp_announcement, arp_probe
 from probes.announce import unsolicited_advertisement
 from probes.dad import nd_probe
 from probes.macs import MacTable, Party
-from probes.messages import Arp, Message, Solicitation
+from probes.messages import Advertisement, Arp, Message, Solicitation
 from probes.watcher import Intrusion, Mode, Seen, Watcher
 from probes.watching import open_watcher
 from tests.netns.probes.lan import Host, Lan, inside
@@ -94,6 +94,22 @@ async def test_a_strangers_use_of_a_free_address_is_reported_at_once(scene: Scen
     assert not event.probing
     assert not event.outgoing
     assert start <= event.at <= time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@both
+async def test_what_a_proxy_may_say_for_others_is_told_from_what_only_a_holder_says(
+    scene: Scene, address: Address
+) -> None:
+    scene.watcher.watch(address)
+    (event,) = await scene.after(claims(address, STRANGER))
+    assert not event.answer
+    await asyncio.sleep(1.1)  # the same MAC is reported once a second
+    node = scene.node.mac
+    answer: Message = (
+        Arp(2, STRANGER, V4, V4B, STRANGER, node, node) if address == V4 else Advertisement(V6, V6, STRANGER)
+    )
+    (event,) = await scene.after(answer)
+    assert (event.answer, event.probing, event.mac) == (True, False, STRANGER)
 
 
 @both

@@ -56,6 +56,7 @@ def test_a_sound_cluster_and_node_have_nothing_to_fix() -> None:
         (replace(CLUSTER, broken_nads={"a/b": "not JSON"}), "fail", "networks", "spec.config"),
         (replace(CLUSTER, leader=""), "warn", "leader", "label"),
         (replace(CLUSTER, silent_nodes=("n (Silent)",)), "warn", "agents", "nephila nodes"),
+        (replace(CLUSTER, unverified={"far": 2}), "warn", "probing", "parents"),
     ],
 )
 def test_what_is_wrong_with_a_cluster(facts: ClusterFacts, level: str, what: str, fix: str) -> None:

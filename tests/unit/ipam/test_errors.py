@@ -36,6 +36,7 @@ LEAVES = [
         ("Fenced", 11),
         ("DeadlineExceeded", 11),
         ("PinnedElsewhere", 11),
+        ("GatewayUnreachable", 11),
         ("OwnerMissing", 11),
         ("NotReady", 50),
         ("BadAnnotation", 101),

@@ -6,7 +6,7 @@ import pytest
 
 from ipam.addresses import Family
 from ipam.slots import SlotId
-from ipam.stock import State, Stock, Trust
+from ipam.stock import NEVER, State, Stock, Trust
 
 
 def slot(value: int) -> SlotId:
@@ -139,3 +139,20 @@ def test_a_page_s_slots_are_found_without_asking_for_each() -> None:
         stock.drop(slot(value))
     assert stock.on_page(page) == ()
     assert [held.slot.value for held in stock.on_page(slot(64).page)] == [64]
+
+
+def test_a_slot_that_nothing_here_can_see_is_ready_unproven_and_a_suspect_one_never() -> None:
+    stock = Stock(Trust(60.0))
+    stock.hold(SlotId("", Family.V4, 1), "far", 0.0)
+    stock.hold(SlotId("", Family.V4, 2), "far", 0.0, suspect=True)
+    for value in (1, 2):
+        stock.unsee(SlotId("", Family.V4, value))
+    picked = stock.pick("far", 1e6)
+    assert picked is not None
+    assert (picked.slot.value, picked.clear_at) == (1, NEVER)
+    stock.allocate(picked.slot)
+    assert stock.pick("far", 1e6) is None
+    stock.release(picked.slot, 1e6, 10.0)
+    assert stock.pick("far", 1e6 + 5.0) is None  # its cooldown holds all the same
+    assert stock.pick("far", 1e6 + 11.0) is picked
+    assert stock.unseen_pools() == {"far"}

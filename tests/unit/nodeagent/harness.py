@@ -20,7 +20,8 @@ from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
 from crds.meta import Kind, ObjectMeta
 from crds.spiderpool import IP_POOL
 from nodeagent.agent import Agent, Ports
-from nodeagent.config import AgentConfig, FeatureSettings, LeaseSettings
+from nodeagent.config import AgentConfig, FeatureSettings, LeaseSettings, ProbeSettings
+from nodeagent.podmacs import MacOf
 from nodeagent.segment import SegmentPort
 from nodeagent.wire import HttpRequest
 
@@ -81,15 +82,29 @@ class Lab:
         boot_id: str = "boot-1",
         lease: LeaseSettings = FAST,
         segment: SegmentPort | None = None,
+        segments: tuple[SegmentPort, ...] = (),
+        mac_of: MacOf | None = None,
+        probe: ProbeSettings | None = None,
         features: FeatureSettings | None = None,
     ) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
         """An agent on the node's journal, from its first moment; it ends as by kill -9: nothing is said goodbye to."""
         disk = self.disks.setdefault(node, MemoryDisk())
         journal = disk.open()
         ports = Ports(
-            store or self.store, journal, SystemClock(), SeededEntropy(7), self.sandboxes, boot_id, "test", segment
+            store or self.store,
+            journal,
+            SystemClock(),
+            SeededEntropy(7),
+            self.sandboxes,
+            boot_id,
+            "test",
+            segments if segment is None else (segment,),
+            mac_of or getattr(segment, "mac_of", None),
         )
-        agent = Agent(AgentConfig(node=node, lease=lease, features=features or FeatureSettings()), ports)
+        config = AgentConfig(
+            node=node, lease=lease, features=features or FeatureSettings(), probe=probe or ProbeSettings()
+        )
+        agent = Agent(config, ports)
         task = asyncio.create_task(agent.run())
         try:
             yield agent, task

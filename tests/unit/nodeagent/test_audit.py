@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from adapters.clock import ManualClock
 from crds.nephila import AUDIT_MAX
@@ -54,14 +55,28 @@ class Script:
         return Verdict(address, State.CLEAR, now)
 
 
+def in_domain(wanted: str) -> Callable[[str, Address], bool]:
+    return lambda domain, _address: domain == wanted
+
+
 def test_excluded_addresses_and_reserved_ones_inside_a_pools_subnet_are_audited_and_no_others() -> None:
     pools = [pool("a", "10.6.0.0/24", "10.6.0.9"), pool("b", "10.7.0.0/24", "10.7.0.9", domain="lab")]
-    found = withheld(pools, reserved("10.6.0.20-10.6.0.21", "10.7.0.5", "192.168.0.1", "fd00::1"), "")
+    found = withheld(pools, reserved("10.6.0.20-10.6.0.21", "10.7.0.5", "192.168.0.1", "fd00::1"), in_domain(""))
     assert [str(address) for address in found] == ["10.6.0.9", "10.6.0.20", "10.6.0.21"]
 
 
 def test_a_huge_exclusion_is_cut_without_being_walked() -> None:
-    assert len(withheld([pool("a", "fd00::/64", "fd00::1-fd00::ffff:ffff:ffff")], reserved(), "")) == MAX_AUDITED
+    assert (
+        len(withheld([pool("a", "fd00::/64", "fd00::1-fd00::ffff:ffff:ffff")], reserved(), in_domain("")))
+        == MAX_AUDITED
+    )
+
+
+def test_only_what_is_behind_the_interface_is_audited() -> None:
+    pools = [pool("a", "10.6.0.0/24", "10.6.0.9"), pool("b", "10.7.0.0/24", "10.7.0.9")]
+    second = Network.parse("10.7.0.0/16")
+    found = withheld(pools, reserved(), lambda domain, address: domain == "" and address in second)
+    assert [str(address) for address in found] == ["10.7.0.9"]
 
 
 async def test_addresses_in_use_come_first_and_the_table_fits_the_object() -> None:

@@ -18,6 +18,7 @@ from ipam.slots import SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
 from nodeagent.config import FeatureSettings
+from nodeagent.verification import Verification
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http
 from tests.unit.nodeagent.machines import boot, launcher, machine, migrated, migration, pins, stop
 from tests.unit.nodeagent.test_verification import Host, WireSegment
@@ -277,14 +278,19 @@ async def test_with_the_feature_off_a_machine_is_a_pod_like_any_other(lab: Lab) 
 # On the segment --------------------------------------------------------------------------------------------------------------------------
 
 
+def verification(agent: Agent) -> Verification:
+    (watch,) = agent.segments
+    assert watch.verification is not None
+    return watch.verification
+
+
 def knows_mac(agent: Agent, slot: SlotId) -> bool:
-    live = agent.verification._live.get(slot) if agent.verification else None
+    live = verification(agent)._live.get(slot)
     return live is not None and live.mac != ""
 
 
 def conflicts(agent: Agent) -> list[str]:
-    assert agent.verification is not None
-    return [seen.ip for seen in agent.verification.conflicts.values()]
+    return [seen.ip for seen in agent.segments.conflicts()]
 
 
 async def test_the_two_ends_of_a_migration_are_no_conflict_and_the_target_is_silent_until_it_is_over(lab: Lab) -> None:
@@ -314,11 +320,11 @@ async def test_the_two_ends_of_a_migration_are_no_conflict_and_the_target_is_sil
 
 
 def count_announcements(agent: Agent, name: str, into: list[str]) -> None:
-    assert agent.verification is not None
-    real = agent.verification._prober.announce
+    prober = verification(agent)._prober
+    real = prober.announce
 
     def announce(address: object, mac: str) -> None:
         into.append(name)
         real(address, mac)  # type: ignore[arg-type]
 
-    agent.verification._prober.announce = announce  # type: ignore[method-assign]
+    prober.announce = announce  # type: ignore[method-assign]

@@ -6,7 +6,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import aiohttp
 from prometheus_client import CollectorRegistry
@@ -15,6 +14,7 @@ from adapters.clock import ManualClock
 from adapters.health import HealthServer
 from adapters.pulse import STALL_S, Pulse
 from ipam.fence import Fence
+from ipam.parents import Parent
 from nodeagent.segment import Segment
 from probes.watcher import OnIntrusion
 from tests.unit.nodeagent.harness import Lab, eventually, failed, http
@@ -23,11 +23,10 @@ from tests.unit.nodeagent.harness import Lab, eventually, failed, http
 class NoSegment:
     """A parent interface that is not there."""
 
+    parent = Parent("eth9")
+
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
         raise OSError("no such device")
-
-    async def mac_of(self, netns: Path, interface: str) -> str | None:
-        return None
 
 
 @asynccontextmanager

@@ -228,15 +228,46 @@ async def test_a_host_with_many_addresses_is_not_taken_for_a_proxy() -> None:
     assert {verdict.state for verdict in verdicts.values()} == {State.TAKEN}
 
 
-async def test_gateway_reachability_comes_with_the_verdict_and_needs_no_source_address() -> None:
+async def test_a_gateway_that_answers_is_reachable_and_no_source_address_is_needed() -> None:
     world = World()
     world.holder(THEIRS, V4B)
-    verdict, reach = await world.run(world.prober.verify_with_gateway(V4, V4B))
-    assert verdict.state is State.CLEAR
-    assert reach == Reach(True, THEIRS)
-    assert await world.run(world.prober.reach(V4)) == Reach(False)
+    assert await world.run(world.prober.reach([V4B, V4])) == {V4B: Reach(True, THEIRS), V4: Reach(False)}
+    assert {message.sender.value for message in world.sent() if isinstance(message, Arp)} == {0, V4B.value}
     world.port.up = False
-    assert await world.run(world.prober.reach(V4B)) == Reach(None)
+    assert await world.run(world.prober.reach([V4B])) == {V4B: Reach(None)}
+
+
+@pytest.mark.parametrize(
+    ("gateway", "frame"), [(V4B, probe(V4B, OTHER)), (V6B, dad(V6B, OTHER, b"theirs"))], ids=["v4", "v6"]
+)
+async def test_other_nodes_that_ask_for_the_gateway_at_the_same_time_change_nothing(
+    gateway: Address, frame: Arp | Solicitation
+) -> None:
+    """Every node asks for the same gateway: a probe that ended the test would make a living gateway look silent."""
+    world = World()
+    world.holder(THEIRS, gateway, delay_s=0.1)
+    other = world.segment.port(OTHER)
+    for delay_s in (0.002, 0.03, 0.06):
+        asyncio.ensure_future(world.later(delay_s, other, codec.encode(frame)))  # noqa: RUF006
+    assert await world.run(world.prober.reach([gateway])) == {gateway: Reach(True, THEIRS)}
+
+
+async def test_surveys_of_two_networks_do_not_forget_each_other() -> None:
+    world = World()
+    world.holder(OTHER, every=True)
+    await world.run(world.prober.survey(V4_NET))
+    for other in world.others:
+        other.up = False
+    assert await world.run(world.prober.survey(Network.parse("10.0.1.0/24"))) == {OTHER}
+    assert await world.run(world.prober.survey(V4_NET)) == frozenset()
+
+
+async def test_a_proxy_named_by_the_administrator_is_known_without_a_survey() -> None:
+    world = World()
+    world.holder(OTHER, every=True)
+    told = Prober(world.segment.port(OURS), world.clock, SeededEntropy(7), known_proxies=[OTHER])
+    verdict = (await world.run(told.verify([V4])))[V4]
+    assert (verdict.state, OTHER in verdict.reason) == (State.CLEAR, True)
 
 
 async def test_announcements_carry_the_pods_mac_and_stop_when_told() -> None:
@@ -305,6 +336,41 @@ async def test_verifier_keeps_verdicts_fresh_and_quarantines_what_is_taken() -> 
     assert verifier.quarantine(V4) is None
     assert verifier.fresh(V4)
     assert [verdict.state for verdict in heard if verdict.address == V4][-2:] == [State.CLEAR, State.CLEAR]
+    loop.cancel()
+
+
+async def test_an_address_held_back_for_a_proxys_answer_is_free_again_once_the_proxy_is_known() -> None:
+    world = World()
+    world.holder(OTHER, every=True)
+    world.holder(THEIRS, V4)
+    heard: list[Verdict] = []
+    verifier = Verifier(world.prober, world.clock, heard.append, interval_s=60.0, profile=FAST)
+    loop = asyncio.ensure_future(verifier.run())
+    verifier.track(V4B)
+    await world.clock.advance(0.5)
+    assert verifier.quarantine(V4B) is not None
+    await world.run(world.prober.survey(V4_NET))
+    assert verifier.pardon({THEIRS}) == ()
+    assert verifier.pardon({OTHER}) == (V4B,)
+    await world.clock.advance(0.5)
+    assert verifier.fresh(V4B)
+    loop.cancel()
+
+
+async def test_a_doubt_is_settled_by_a_test_and_its_own_echo_starts_no_other() -> None:
+    world = World()
+    heard: list[Verdict] = []
+    verifier = Verifier(world.prober, world.clock, heard.append, interval_s=600.0, profile=FAST)
+    loop = asyncio.ensure_future(verifier.run())
+    verifier.track(V4)
+    await world.clock.advance(0.5)
+    verifier.recheck(V4)
+    await world.clock.advance(1.0)
+    assert len(heard) == 1  # that test has just been made
+    await world.clock.advance(40.0)
+    verifier.recheck(V4)
+    await world.clock.advance(1.0)
+    assert len(heard) == 2
     loop.cancel()
 
 

@@ -1,0 +1,274 @@
+"""All segments that this node has an interface on: each is opened, surveyed, probed, watched and, where asked for, audited on its own.
+
+An interface that cannot be opened is tried again for ever, and nothing of its segment is handed out meanwhile. Addresses that are behind none of the
+node's interfaces cannot be proven here: they are handed out without proof, and the heartbeat says of which pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import structlog
+
+from adapters.clock import Clock
+from adapters.journal import Journal
+from crds.nephila import MAX_PROXIES, AuditEntry, ConflictSeen, ProbeState, SegmentState
+from ipam.addresses import Network
+from ipam.parents import Parents
+from ipam.slots import SlotId
+from ipam.stock import Held, Stock
+from nodeagent.allocator import Allocator, Attachment
+from nodeagent.audit import Audit, withheld
+from nodeagent.config import ProbeSettings
+from nodeagent.podmacs import PodMacs
+from nodeagent.segment import Segment, SegmentPort
+from nodeagent.surveys import Surveys
+from nodeagent.verification import Sharing, Tell, Verification
+from nodeagent.waiting import WaitingLine
+from nodeagent.world import World
+from probes.prober import Prober
+from probes.watcher import Mode
+
+log = structlog.get_logger(__name__)
+
+RETRY_S = 2.0
+LOOK_S = 0.25  # how soon a slot that no interface is on is found usable
+NO_PARENT = "no parent interface is configured"
+_WORST_FIRST = (Mode.OFF, Mode.PACKET, Mode.EBPF)
+
+
+@dataclass(frozen=True, slots=True)
+class Surrounding:
+    """What every segment works on, and whom it tells."""
+
+    stock: Stock
+    allocator: Allocator
+    line: WaitingLine
+    journal: Journal
+    clock: Clock
+    world: World
+    macs: PodMacs
+    sharing: Sharing
+    on_address: Tell
+    on_segment: Callable[[str], None]
+    tell_leader: Callable[[], None]
+
+
+class SegmentWatch:
+    """One of them."""
+
+    def __init__(self, port: SegmentPort, parents: Parents, around: Surrounding, settings: ProbeSettings) -> None:
+        self._port = port
+        self._parents = parents
+        self._around = around
+        self._settings = settings
+        self.mode, self.reason = Mode.OFF, "not opened yet"
+        self.prober: Prober | None = None
+        self.verification: Verification | None = None
+        self.audit: Audit | None = None
+
+    @property
+    def interface(self) -> str:
+        return self._port.parent.interface
+
+    def sees(self, slot: SlotId) -> bool:
+        """Whether the slot is on this segment."""
+        return self._parents.of_slot(slot) is self._port.parent
+
+    def state(self) -> SegmentState:
+        parent = self._port.parent
+        proxies = sorted(self.prober.proxies)[:MAX_PROXIES] if self.prober is not None else ()
+        return SegmentState(
+            interface=parent.interface,
+            domain=parent.domain,
+            mode=self.mode.value,
+            reason=self.reason,
+            proxies=tuple(proxies),
+        )
+
+    async def run(self) -> None:
+        """For ever."""
+        around, segment = self._around, await self._open()
+        self.mode, self.reason, self.prober = segment.watcher.mode, segment.watcher.reason, segment.prober
+        surveys = Surveys(segment.prober, around.clock, self._networks, self._on_survey)
+        self.verification = self._verification(segment, surveys)
+        around.tell_leader()  # how this node watches is part of its heartbeat
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(surveys.run(), name="surveys")
+                tasks.create_task(self.verification.run(), name="verification")
+                if self._settings.audit:
+                    self.audit = self._audit(segment.prober)
+                    tasks.create_task(self.audit.run(), name="audit")
+        finally:
+            await segment.close()
+
+    async def _open(self) -> Segment:
+        interface = self._port.parent.interface
+        while True:
+            try:
+                return await self._port.open(
+                    lambda seen: self.verification.on_intrusion(seen) if self.verification else None
+                )
+            except OSError as error:
+                self.reason = f"{interface}: {error}"
+                self._around.on_segment(self.reason)
+                log.error("segment_unusable", parent=interface, error=str(error))
+                await self._around.clock.sleep(RETRY_S)
+
+    def _verification(self, segment: Segment, surveys: Surveys) -> Verification:
+        around = self._around
+        verification = Verification(
+            segment.prober,
+            around.stock,
+            around.allocator,
+            around.line,
+            around.journal,
+            around.clock,
+            around.macs,
+            around.on_address,
+            around.sharing,
+            domain=self._port.parent.domain,
+            sees=self.sees,
+            may_test=lambda held: (network := self._network_of(held)) is None or surveys.covers(network),
+            interval_s=self._settings.verify_interval_s,
+            retest_s=self._settings.retest_s,
+        )
+        verification.attend(segment.watcher)
+        return verification
+
+    def _audit(self, prober: Prober) -> Audit:
+        world = self._around.world
+        return Audit(
+            prober,
+            self._around.clock,
+            lambda: withheld(
+                world.pools.catalog,
+                world.reserved,
+                lambda domain, address: self._parents.of(domain, address) is self._port.parent,
+            ),
+            self._around.tell_leader,
+            interval_s=self._settings.audit_interval_s,
+            per_s=self._settings.audit_per_s,
+        )
+
+    def _network_of(self, held: Held) -> Network | None:
+        pool = self._around.world.pools.catalog.get(held.pool)
+        return pool.subnet if pool is not None else None
+
+    def _networks(self) -> Sequence[Network]:
+        """Those whose addresses are held here first, then those of pools that may come to be."""
+        here = {pool for pool in self._around.stock.pools()}
+        pools = [pool for pool in self._around.world.pools.catalog if pool.domain == self._port.parent.domain]
+        pools.sort(key=lambda pool: pool.name not in here)
+        return [pool.subnet for pool in pools if self._port.parent.shares(pool.subnet)]
+
+    def _on_survey(self, found: Collection[str]) -> None:
+        if self.verification is not None:
+            self.verification.pardon(found)
+            self.verification.kick()
+        if found:
+            self._around.tell_leader()
+
+
+class Segments:
+    """Run `run()` as a task. Without ports nothing is verified, and says so."""
+
+    def __init__(
+        self, ports: Sequence[SegmentPort], around: Surrounding, settings: ProbeSettings, parents: Parents
+    ) -> None:
+        self._stock = around.stock
+        self._clock = around.clock
+        self._parents = parents
+        self._watches = tuple(SegmentWatch(port, parents, around, settings) for port in ports)
+        around.macs.listeners.append(self._on_mac)
+
+    def __iter__(self) -> Iterator[SegmentWatch]:
+        return iter(self._watches)
+
+    async def run(self) -> None:
+        """For ever."""
+        async with asyncio.TaskGroup() as tasks:
+            for watch in self._watches:
+                tasks.create_task(watch.run(), name="segment")
+            while True:
+                self._unsee()
+                await self._clock.sleep(LOOK_S)
+
+    def announce(self, slot: SlotId) -> None:
+        """Tell the slot's segment where a pod's address is."""
+        for verification in self._verifications():
+            verification.announce(slot)
+
+    def kick(self) -> None:
+        """The stock changed: compare soon."""
+        for verification in self._verifications():
+            verification.kick()
+
+    def of(self, slot: SlotId) -> SegmentWatch | None:
+        """The segment that the slot is on."""
+        return next((watch for watch in self._watches if watch.sees(slot)), None)
+
+    async def is_silent(self, slot: SlotId) -> bool:
+        """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
+        watch = self.of(slot)
+        return watch is not None and watch.verification is not None and await watch.verification.is_silent(slot)
+
+    def why_unusable(self) -> str:
+        """Why no address at all can be proven on a node that is to prove them; "" if some can, or none need be."""
+        if not self._watches or any(self._verifications()):
+            return ""
+        return "; ".join(watch.reason for watch in self._watches)
+
+    # What the heartbeat says ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def mode(self) -> Mode:
+        """How the worst watched segment is watched."""
+        return min((watch.mode for watch in self._watches), key=_WORST_FIRST.index, default=Mode.OFF)
+
+    def probe_state(self) -> ProbeState:
+        """All segments in a word."""
+        if not self._watches:
+            return ProbeState(mode=Mode.OFF.value, reason=NO_PARENT)
+        named = len(self._watches) > 1
+        reasons = [
+            f"{state.interface}: {state.reason}"
+            if named and not state.reason.startswith(state.interface)
+            else state.reason
+            for state in self.states()
+            if state.reason
+        ]
+        return ProbeState(mode=self.mode.value, reason="; ".join(reasons)[:1024])
+
+    def states(self) -> tuple[SegmentState, ...]:
+        return tuple(watch.state() for watch in self._watches)
+
+    def conflicts(self) -> tuple[ConflictSeen, ...]:
+        return tuple(chain.from_iterable(verification.conflicts.values() for verification in self._verifications()))
+
+    def audited(self) -> tuple[AuditEntry, ...]:
+        return tuple(chain.from_iterable(watch.audit.entries() for watch in self._watches if watch.audit is not None))
+
+    def unverified(self) -> frozenset[str]:
+        """The pools of which this node holds slots that it cannot prove."""
+        return self._stock.unseen_pools() if self._watches else frozenset(self._stock.pools())
+
+    # Inside --------------------------------------------------------------------------------------------------------------------------
+
+    def _verifications(self) -> Iterator[Verification]:
+        return (watch.verification for watch in self._watches if watch.verification is not None)
+
+    def _unsee(self) -> None:
+        if not self._watches:
+            return
+        for held in tuple(self._stock):
+            if not held.unseen and self._parents.of_slot(held.slot) is None:
+                self._stock.unsee(held.slot)
+
+    def _on_mac(self, attachment: Attachment, mac: str) -> None:
+        for verification in self._verifications():
+            verification.on_mac(attachment, mac)
