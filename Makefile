@@ -79,8 +79,9 @@ image: setup ## Build the container image without a daemon, and check it (build/
 	tools/image build
 
 .PHONY: bench
-bench: shim ## Measure ADD beside an empty binary and host-local
+bench: shim ## Measure ADD beside an empty binary and host-local, then what verification costs
 	$(PY) -m e2e.bench.lab
+	$(PY) -m e2e.bench.wire
 
 .PHONY: bench-nodes
 bench-nodes: shim ## Measure on real kubelets beside host-local, a pool without a spare address, the leader over 300 nodes

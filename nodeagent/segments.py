@@ -190,7 +190,9 @@ class Segments:
         return iter(self._watches)
 
     async def run(self) -> None:
-        """For ever."""
+        """For ever, if there is anything to watch."""
+        if not self._watches:
+            return
         async with asyncio.TaskGroup() as tasks:
             for watch in self._watches:
                 tasks.create_task(watch.run(), name="segment")
@@ -263,8 +265,6 @@ class Segments:
         return (watch.verification for watch in self._watches if watch.verification is not None)
 
     def _unsee(self) -> None:
-        if not self._watches:
-            return
         for held in tuple(self._stock):
             if not held.unseen and self._parents.of_slot(held.slot) is None:
                 self._stock.unsee(held.slot)
