@@ -207,7 +207,7 @@ class Agent:
         if config.probe.gateway == "require":
             self.adding.gateways = self.gateways
         if ports.segments:
-            self.evidence.is_silent = self.segments.is_silent
+            self.evidence.why_not_silent = self.segments.why_not_silent
             self.evidence.sees = lambda slot: self.segments.of(slot) is not None
         self._restore(self._state)
 

@@ -22,12 +22,12 @@ from nodeagent.identities import Identities, Identity
 
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # an administrator's word that nothing runs on the node (KEP-2268)
 
-IsSilent: TypeAlias = Callable[[SlotId], Awaitable[bool]]
-"""A full probe: True if nobody on the wire answers for the address."""
+WhyNotSilent: TypeAlias = Callable[[SlotId], Awaitable[str]]
+"""A full probe: who answers for the address on the wire, or why that could not be found out; "" if nobody does."""
 
 
 class Evidence:
-    """`is_silent` None: nothing can be probed; then only what the API server knows counts."""
+    """`why_not_silent` None: nothing can be probed; then only what the API server knows counts."""
 
     def __init__(
         self,
@@ -36,14 +36,14 @@ class Evidence:
         allocator: Allocator,
         stock: Stock,
         identities: Identities,
-        is_silent: IsSilent | None = None,
+        why_not_silent: WhyNotSilent | None = None,
     ) -> None:
         self._store = store
         self._keeper = keeper
         self._allocator = allocator
         self._stock = stock
         self._identities = identities
-        self.is_silent = is_silent
+        self.why_not_silent = why_not_silent
         self.sees: Callable[[SlotId], bool] = lambda _slot: True  # which slots a probe can reach, where probes are made
 
     async def migration_source(self, identity: Identity, pod: Pod, pin: Pin) -> Holder | None:
@@ -71,7 +71,7 @@ class Evidence:
             if why := await self._why_not_gone(former, slot, identity, pod):
                 return why
         if (probe := self._probe_for(slot)) is not None:
-            return "" if await probe(slot) else "somebody on the wire answers for it"
+            return await probe(slot)
         if block.suspect & slot.bit:
             return "it was taken by force from a silent node, and nothing here can probe it"
         return ""
@@ -86,9 +86,9 @@ class Evidence:
         except StoreError as error:
             raise ApiUnreachable(f"Node {name} could not be read: {error}") from error
 
-    def _probe_for(self, slot: SlotId) -> IsSilent | None:
+    def _probe_for(self, slot: SlotId) -> WhyNotSilent | None:
         """None: no interface of this node is on the slot's segment, so that its silence here would mean nothing."""
-        return self.is_silent if self.sees(slot) else None
+        return self.why_not_silent if self.sees(slot) else None
 
     def _why_used_here(self, slot: SlotId) -> str:
         held = self._stock.get(slot)

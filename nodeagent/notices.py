@@ -70,6 +70,13 @@ AGENT_NOTICES = by_reason(
             "Another machine claims the address of a running pod. The pod keeps it and defends it.",
             "`nephila conflicts`; find the machine by its MAC",
         ),
+        Notice(
+            "PinnedAddressInUse",
+            WARNING,
+            ("SpiderIPPool", "Node"),
+            "A machine uses the fixed address of a pod that is about to start. The address stays the pod's, which waits and tries again.",
+            "`nephila conflicts`; find the machine by its MAC",
+        ),
         Notice("AddressFreeAgain", NORMAL, _ADDRESS, "A quarantined address has fallen silent and is usable again."),
         Notice(
             "GatewayUnreachable",

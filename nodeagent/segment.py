@@ -10,7 +10,7 @@ from typing import Protocol
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
-from adapters.frames import FrameSocket
+from adapters.frames import FramePort, FrameSocket
 from adapters.netlink import SystemNetlink
 from ipam.parents import Parent
 from probes.macs import MacTable, canonical_mac
@@ -21,12 +21,17 @@ from probes.watching import open_watcher
 
 @dataclass(frozen=True, slots=True)
 class Segment:
+    """`port`: what the prober sends through, closed with it."""
+
     prober: Prober
     watcher: Watcher
+    port: FramePort | None = None
 
     async def close(self) -> None:
         await self.watcher.close()
         await self.prober.close()
+        if self.port is not None:
+            self.port.close()
 
 
 class SegmentPort(Protocol):
@@ -76,7 +81,7 @@ class ParentSegment:
             port.close()
             raise
         watcher.set_macs(replace(macs))
-        return Segment(prober, watcher)
+        return Segment(prober, watcher, port)
 
 
 class NetlinkMacs:

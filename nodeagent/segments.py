@@ -19,7 +19,7 @@ from crds.nephila import MAX_PROXIES, AuditEntry, ConflictSeen, ProbeState, Segm
 from ipam.addresses import Network
 from ipam.parents import Parents
 from ipam.slots import SlotId
-from ipam.stock import Held, Stock
+from ipam.stock import Held, State, Stock
 from nodeagent.allocator import Allocator, Attachment
 from nodeagent.audit import Audit, withheld
 from nodeagent.config import ProbeSettings
@@ -35,7 +35,7 @@ from probes.watcher import Mode
 log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
-LOOK_S = 0.25  # how soon a slot that no interface is on is found usable
+LOOK_S = 0.5  # how soon a slot that no interface is on is found usable, if nothing kicks
 NO_PARENT = "no parent interface is configured"
 _WORST_FIRST = (Mode.OFF, Mode.PACKET, Mode.EBPF)
 
@@ -76,7 +76,7 @@ class SegmentWatch:
 
     def sees(self, slot: SlotId) -> bool:
         """Whether the slot is on this segment."""
-        return self._parents.of_slot(slot) is self._port.parent
+        return self._parents.of_slot(slot) == self._port.parent
 
     def state(self) -> SegmentState:
         parent = self._port.parent
@@ -148,7 +148,7 @@ class SegmentWatch:
             lambda: withheld(
                 world.pools.catalog,
                 world.reserved,
-                lambda domain, address: self._parents.of(domain, address) is self._port.parent,
+                lambda domain, address: self._parents.of(domain, address) == self._port.parent,
             ),
             self._around.tell_leader,
             interval_s=self._settings.audit_interval_s,
@@ -182,6 +182,8 @@ class Segments:
     ) -> None:
         self._stock = around.stock
         self._clock = around.clock
+        self._line = around.line
+        self._world = around.world
         self._parents = parents
         self._watches = tuple(SegmentWatch(port, parents, around, settings) for port in ports)
         around.macs.listeners.append(self._on_mac)
@@ -207,6 +209,7 @@ class Segments:
 
     def kick(self) -> None:
         """The stock changed: compare soon."""
+        self._unsee()
         for verification in self._verifications():
             verification.kick()
 
@@ -214,10 +217,14 @@ class Segments:
         """The segment that the slot is on."""
         return next((watch for watch in self._watches if watch.sees(slot)), None)
 
-    async def is_silent(self, slot: SlotId) -> bool:
-        """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
+    async def why_not_silent(self, slot: SlotId) -> str:
+        """A full probe, right now, for one who owns the address already: who answers for it, who is reported, or why that cannot be found out; "" if
+        nobody does.
+        """
         watch = self.of(slot)
-        return watch is not None and watch.verification is not None and await watch.verification.is_silent(slot)
+        if watch is None or watch.verification is None:
+            return "no interface of this node can ask the wire for it"
+        return await watch.verification.why_not_silent(slot, self._world.pools.pool_of(slot))
 
     def why_unusable(self) -> str:
         """Why no address at all can be proven on a node that is to prove them; "" if some can, or none need be."""
@@ -265,9 +272,11 @@ class Segments:
         return (watch.verification for watch in self._watches if watch.verification is not None)
 
     def _unsee(self) -> None:
-        for held in tuple(self._stock):
+        for held in tuple(self._stock) if self._watches else ():
             if not held.unseen and self._parents.of_slot(held.slot) is None:
                 self._stock.unsee(held.slot)
+                if held.state is State.READY:
+                    self._line.wake(held.pool, 1)
 
     def _on_mac(self, attachment: Attachment, mac: str) -> None:
         for verification in self._verifications():

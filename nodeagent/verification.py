@@ -46,6 +46,7 @@ SYNC_S = 0.25  # how often the tracked set is compared with the stock when nothi
 DEFEND_INTERVAL_S = 10.0  # RFC 5227 section 1.1
 JUDGE_INTERVAL_S = 1.0  # between two looks at the pin of an address that its machine's other sandbox seems to claim
 MAX_CONFLICTS = 64
+CONFLICT_S = 600.0  # a conflict about an address that is not in quarantine is told for so long after it was last seen
 
 
 class Sharing(Protocol):
@@ -134,12 +135,22 @@ class Verification:
         """The stock changed: compare soon."""
         self._kicked()
 
-    async def is_silent(self, slot: SlotId) -> bool:
-        """A full probe, right now: True only if it was heard to be clear. An address that cannot be seen from here is never called silent."""
-        if not self._sees(slot):
-            return False
+    async def why_not_silent(self, slot: SlotId, pool: str) -> str:
+        """A full probe, right now, of an address that belongs to an identity: it stays the identity's, whoever uses it, and that one is reported."""
         verdict = (await self._prober.verify([slot.address], FAST))[slot.address]
-        return verdict.state is Seen.CLEAR
+        if verdict.state is Seen.CLEAR:
+            self.conflicts.pop(slot, None)
+            return ""
+        if verdict.evidence is None:
+            return f"whether it is silent could not be tested: {verdict.reason}"
+        mac = verdict.evidence.mac
+        if slot not in self.conflicts and verdict.evidence.party is not Party.SELF:
+            log.warning("pinned_address_in_use", address=str(slot), mac=mac, pool=pool)
+            self._tell(
+                "PinnedAddressInUse", slot, pool, f"{slot} belongs to a pod that waits to start, but {mac} uses it"
+            )
+        self._report(slot, pool, verdict.evidence)
+        return f"{mac} on the wire answers for it"
 
     def pardon(self, macs: Collection[str]) -> None:
         """These MACs were found to answer for everything: what is held back for their answers alone is tested anew."""
@@ -168,6 +179,7 @@ class Verification:
         }
         for slot in self._tracked - wanted.keys():
             self._forget(slot)
+        self._forget_old_conflicts()
         for slot, held in wanted.items():
             if held.state is State.ALLOCATED:
                 self._follow(slot)
@@ -261,7 +273,7 @@ class Verification:
         slot = held.slot
         record = SlotRecord(slot.domain, slot.family, slot.value, "quarantined", evidence=evidence.mac)
         self._journal.commit([PutSlot(record)])
-        self._report(held, evidence)
+        self._report(slot, held.pool, evidence)
         log.warning("address_quarantined", address=str(slot), mac=evidence.mac, how=evidence.how.value, pool=held.pool)
         self._tell(
             "AddressInUse",
@@ -313,19 +325,27 @@ class Verification:
         self._prober.announce(slot.address, live.mac)
         if evidence.how.is_probe:
             return  # no conflict (RFC 5227 section 2.4): he asks, is answered, and goes elsewhere; also another node that moves a pin
-        self._report(held, evidence)
+        self._report(slot, held.pool, evidence)
         log.warning("address_defended", address=str(slot), mac=evidence.mac, pod_mac=live.mac)
         self._tell(
             "AddressConflict", slot, held.pool, f"{slot} belongs to a pod of this node, but {evidence.mac} claims it"
         )
 
-    def _report(self, held: Held, evidence: Evidence) -> None:
+    def _report(self, slot: SlotId, pool: str, evidence: Evidence) -> None:
         seen = datetime.fromtimestamp(self._clock.wall(), UTC)
-        self.conflicts[held.slot] = ConflictSeen(
-            ip=str(held.slot.address), mac=evidence.mac, pool=held.pool, seen=seen, how=evidence.how.value
+        self.conflicts[slot] = ConflictSeen(
+            ip=str(slot.address), mac=evidence.mac, pool=pool, seen=seen, how=evidence.how.value
         )
         while len(self.conflicts) > MAX_CONFLICTS:
             self.conflicts.popitem(last=False)
+
+    def _forget_old_conflicts(self) -> None:
+        """A quarantine ends its own; of others nobody says that they are over."""
+        oldest = datetime.fromtimestamp(self._clock.wall() - CONFLICT_S, UTC)
+        for slot in [slot for slot, conflict in self.conflicts.items() if conflict.seen < oldest]:
+            held = self._stock.get(slot)
+            if held is None or held.state is not State.QUARANTINED:
+                del self.conflicts[slot]
 
     async def _rest(self) -> None:
         await self._kicked.within(self._clock, SYNC_S)

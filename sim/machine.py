@@ -154,6 +154,7 @@ class Machine:
         entropy = SeededEntropy(self.random.getrandbits(32))
         boot = f"boot-{self.name}-{self.boots}"
         self.proven.clear()
+        segment = SimSegment(self, process)
         ports = Ports(
             store=store,
             journal=journal,
@@ -162,7 +163,8 @@ class Machine:
             sandboxes=self.namespaces,
             boot_id=boot,
             version="sim",
-            segment=SimSegment(self, process) if self.config.parent else None,
+            segments=(segment,) if self.config.parent else (),
+            mac_of=segment.mac_of if self.config.parent else None,
         )
         agent = Agent(self.config, ports)
         self.on_start(agent)

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from ipam.addresses import Address
+from ipam.addresses import Address, Network
+from ipam.parents import Parent
 from ipam.slots import SlotId
 from nodeagent.segment import Segment
 from probes.macs import MacTable, Party
 from probes.messages import How
 from probes.prober import Lane, Prober
 from probes.profiles import FAST, Profile
-from probes.verdicts import Evidence, State, Verdict
+from probes.verdicts import Evidence, Question, State, Verdict
 from probes.watcher import Expected, Intrusion, Mode, OnIntrusion, Seen, counts
 from sim.loop import Process
 
@@ -38,6 +39,10 @@ class SimSegment:
         self._machine = machine
         self._process = process
 
+    @property
+    def parent(self) -> Parent:
+        return Parent(self._machine.config.parent, self._machine.config.domain)
+
     async def open(self, on_intrusion: OnIntrusion) -> Segment:
         await asyncio.sleep(self._machine.random.uniform(0.0, 0.05))
         prober = SimProber(self._machine, self._process)
@@ -50,7 +55,10 @@ class SimSegment:
 
 
 class SimProber:
-    """What `Verification`, `Verifier` and `Pins` ask of a prober. `Machine.proven`: what this process last found silent, and when."""
+    """What `Verification`, `Verifier`, `Surveys` and `Pins` ask of a prober. No gateway answers for everything, and no link flaps.
+
+    `Machine.proven`: what this process last found silent, and when.
+    """
 
     def __init__(self, machine: Machine, process: Process) -> None:
         self._machine = machine
@@ -64,8 +72,9 @@ class SimProber:
         *,
         lane: Lane = Lane.ADD,
         holders: Mapping[Address, str] | None = None,
+        question: Question = Question.FREE,
     ) -> dict[Address, Verdict]:
-        del lane
+        del lane, question
         wanted = tuple(dict.fromkeys(addresses))
         expected = holders or {}
         before = {address: self._heard(address, profile) for address in wanted}
@@ -102,6 +111,20 @@ class SimProber:
 
     def stop_announcing(self, address: Address) -> None:
         """One announcement is made, at once."""
+
+    @property
+    def proxies(self) -> frozenset[str]:
+        return frozenset()
+
+    def link_up(self) -> bool:
+        return True
+
+    def flaps(self) -> int:
+        return 0
+
+    def can_survey(self, network: Network) -> bool:
+        del network
+        return False
 
     async def close(self) -> None:
         return None

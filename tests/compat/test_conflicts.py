@@ -8,7 +8,7 @@ from adapters.frames import MemorySegment
 from ipam.stock import State
 from tests.compat.steps import Sandbox, held, pod
 from tests.unit.nodeagent.harness import Lab, eventually
-from tests.unit.nodeagent.test_verification import Host, WireSegment
+from tests.unit.nodeagent.test_verification import STRANGER, Host, WireSegment
 
 OWNER = [{"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "u", "controller": True}]
 
@@ -37,6 +37,9 @@ async def test_a_stateful_pod_keeps_its_address_and_waits_while_a_stranger_uses_
         stranger = Host(wire, address)
         again = Sandbox(agent, await pod(lab, "web-0", ownerReferences=OWNER))
         error = await again.refused()
-        assert error["code"] == 11 and "answers for it" in error["msg"]
+        assert error["code"] == 11 and f"{STRANGER} on the wire answers for it" in error["msg"]
+        assert [(seen.ip, seen.mac, seen.pool) for seen in agent.segments.conflicts()] == [(address, STRANGER, "v4")]
+        assert agent.teller.counts["PinnedAddressInUse"] == 1
         stranger.leave()
         assert await again.add() == [address]
+        assert agent.segments.conflicts() == ()

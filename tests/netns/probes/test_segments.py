@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +21,7 @@ from nodeagent.agent import Agent
 from nodeagent.segment import ParentSegment
 from probes import codec
 from probes.messages import Arp
+from probes.profiles import ANNOUNCE_INTERVAL_S, ANNOUNCE_NUM, FAST, MAX_NEIGHBOR_ADVERTISEMENT
 from probes.watcher import Mode
 from tests.netns.probes.gateways import Proxy, linux_proxy
 from tests.netns.probes.lan import Host, Lan, inside, lan
@@ -26,6 +30,7 @@ from tests.unit.nodeagent.harness import Lab, add, eventually
 pytestmark = [pytest.mark.netns, pytest.mark.ebpf, pytest.mark.usefixtures("_bpf")]
 
 Ear = Callable[[Host], FrameSocket]
+POD = "02:00:00:00:0a:0a"
 
 
 @pytest.fixture(name="ear")
@@ -112,6 +117,138 @@ async def test_each_of_two_real_interfaces_proves_and_watches_its_own_segment(la
             assert {seen.mac for seen in agent.segments.conflicts()} <= {stranger.mac}
             await add(agent, "c9", await lab.pod("q", "n1"))
             assert agent.segments.unverified() == set()
+
+
+async def test_what_an_agent_sends_is_what_the_rfcs_say_field_by_field_in_a_capture_of_tcpdump(
+    lab: Lab, net: Lan, host: Host, tmp_path: Path
+) -> None:
+    await lab.pool("v6", "fd09::/64", "fd09::10-fd09::13", default=True)
+    observer, file = net.host(), tmp_path / "wire.pcap"
+    command = ("tcpdump", "-i", "eth0", "-U", "-w", str(file), "arp or icmp6")
+    with inside(observer.namespace):
+        dump = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    assert dump.stderr is not None
+    try:
+        async with asyncio.timeout(10):
+            while b"listening" not in await dump.stderr.readline():
+                pass
+
+        async def mac_of(_netns: Path, _interface: str) -> str:
+            return POD
+
+        async with lab.agent("n1", segment=segment("eth0"), mac_of=mac_of) as agent:
+            await watching(agent)
+            v4, v6 = await add(agent, "c1", await lab.pod("p", "n1"))
+            await asyncio.sleep(4.5)  # two announcements 2 s apart, the first after the pod's interface is there
+    finally:
+        dump.terminate()
+        await dump.communicate()
+    frames = captured(file)
+    parent, pod = bytes.fromhex(host.mac.replace(":", "")), bytes.fromhex(POD.replace(":", ""))
+    address4, address6 = ipaddress.ip_address(v4).packed, ipaddress.ip_address(v6).packed
+    check_arp_probes(frames, parent, address4)
+    check_arp_announcements(frames, pod, address4)
+    check_solicitations(frames, parent, address6)
+    check_advertisements(frames, pod, address6)
+    strays = {frame[6:12] for _, frame in frames if frame[12:14] == ARP} - {parent, pod}
+    assert strays == set()
+
+
+ARP, IPV6, BROADCAST = b"\x08\x06", b"\x86\xdd", b"\xff" * 6
+Frames = list[tuple[float, bytes]]
+
+
+def captured(file: Path) -> Frames:
+    """(seconds, bytes) of every frame of a pcap file."""
+    data, offset, found = file.read_bytes(), 24, []
+    assert data[:4] == b"\xd4\xc3\xb2\xa1"  # microseconds, little endian
+    while offset + 16 <= len(data):
+        seconds, micros, size, whole = struct.unpack_from("<IIII", data, offset)
+        assert size == whole  # nothing was cut
+        found.append((seconds + micros / 1e6, data[offset + 16 : offset + 16 + size]))
+        offset += 16 + size
+    return found
+
+
+def check_arp_probes(frames: Frames, mac: bytes, address: bytes) -> None:
+    """RFC 5227 section 1.1, on RFC 826."""
+    probes = [
+        frame for _, frame in frames if frame[12:14] == ARP and frame[28:32] == bytes(4) and frame[38:42] == address
+    ]
+    assert len(probes) == FAST.arp.count
+    for frame in probes:
+        assert frame[0:6] == BROADCAST
+        assert frame[6:12] == mac  # Ethernet source
+        assert frame[14:16] == b"\x00\x01"  # hardware type: Ethernet
+        assert frame[16:18] == b"\x08\x00"  # protocol type: IPv4
+        assert frame[18:20] == b"\x06\x04"  # address lengths
+        assert frame[20:22] == b"\x00\x01"  # operation: request
+        assert frame[22:28] == mac  # sender hardware address: of the interface that sends
+        assert frame[28:32] == bytes(4)  # sender protocol address: MUST be all zeroes
+        assert frame[32:38] == bytes(6)  # target hardware address: SHOULD be all zeroes
+        assert frame[38:42] == address
+
+
+def check_arp_announcements(frames: Frames, pod: bytes, address: bytes) -> None:
+    """RFC 5227 section 2.3: ANNOUNCE_NUM of them, ANNOUNCE_INTERVAL apart; sender and target are the address."""
+    found = [(at, frame) for at, frame in frames if frame[12:14] == ARP and frame[28:32] == address]
+    assert len(found) == ANNOUNCE_NUM
+    for _, frame in found:
+        assert frame[0:6] == BROADCAST
+        assert frame[6:12] == frame[22:28] == pod
+        assert frame[14:22] == b"\x00\x01\x08\x00\x06\x04\x00\x01"
+        assert frame[32:38] == bytes(6)
+        assert frame[28:32] == frame[38:42] == address
+    assert found[1][0] - found[0][0] == pytest.approx(ANNOUNCE_INTERVAL_S, abs=0.5)
+
+
+def check_solicitations(frames: Frames, mac: bytes, address: bytes) -> None:
+    """RFC 4862 section 5.4.2 and RFC 4861 section 4.3, with the nonce of RFC 7527 (RFC 3971 section 5.3.2)."""
+    sent = [frame for _, frame in frames if frame[12:14] == IPV6 and frame[54] == 135 and frame[62:78] == address]
+    assert len(sent) == FAST.nd.count
+    group = bytes.fromhex("ff0200000000000000000001ff") + address[13:]
+    for frame in sent:
+        assert frame[0:6] == b"\x33\x33" + group[12:]  # RFC 2464 section 7
+        assert frame[6:12] == mac
+        assert frame[14] >> 4 == 6
+        assert frame[18:20] == b"\x00\x20"  # payload: 24 bytes and the nonce option
+        assert frame[20:22] == b"\x3a\xff"  # ICMPv6, hop limit 255
+        assert frame[22:38] == bytes(16)  # source: the unspecified address
+        assert frame[38:54] == group  # destination: solicited-node multicast
+        assert frame[54:56] == b"\x87\x00"  # type 135, code 0
+        assert checksum_ok(frame)
+        assert frame[58:62] == bytes(4)  # reserved
+        assert frame[78:80] == b"\x0e\x01"  # option 14, eight bytes: the nonce, and no link-layer address
+        assert len(frame.rstrip(b"\0")) <= 86
+    assert len({frame[80:86] for frame in sent}) == 1  # one nonce per test
+
+
+def check_advertisements(frames: Frames, pod: bytes, address: bytes) -> None:
+    """RFC 4861 sections 4.4 and 7.2.6: unsolicited, to all nodes, with Override and the target's link-layer address."""
+    sent = [frame for _, frame in frames if frame[12:14] == IPV6 and frame[54] == 136 and frame[62:78] == address]
+    assert 1 <= len(sent) <= MAX_NEIGHBOR_ADVERTISEMENT
+    for frame in sent:
+        assert frame[0:6] == b"\x33\x33\x00\x00\x00\x01"
+        assert frame[6:12] == pod
+        assert frame[20:22] == b"\x3a\xff"
+        assert frame[22:38] == address
+        assert frame[38:54] == bytes.fromhex("ff02" + "00" * 13 + "01")
+        assert frame[54:56] == b"\x88\x00"
+        assert checksum_ok(frame)
+        assert frame[58] == 0x20  # Override; neither Router nor Solicited
+        assert frame[59:62] == bytes(3)
+        assert frame[78:80] == b"\x02\x01"  # target link-layer address
+        assert frame[80:86] == pod
+
+
+def checksum_ok(frame: bytes) -> bool:
+    """RFC 4443 section 2.3: over the pseudo-header of RFC 8200 section 8.1 and the message."""
+    size = int.from_bytes(frame[18:20], "big")
+    text = frame[22:54] + size.to_bytes(4, "big") + b"\x00\x00\x00\x3a" + frame[54 : 54 + size]
+    total = sum(struct.unpack(f">{len(text) // 2}H", text))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return bool(total == 0xFFFF)
 
 
 async def watching(agent: Agent) -> None:

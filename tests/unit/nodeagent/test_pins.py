@@ -179,10 +179,10 @@ async def test_a_dead_node_gives_way_on_evidence(lab: Lab, evidence: str) -> Non
         else:
             heard = True
 
-            async def is_silent(_slot: SlotId) -> bool:
-                return not heard
+            async def why_not_silent(_slot: SlotId) -> str:
+                return "somebody answers" if heard else ""
 
-            two.evidence.is_silent = is_silent
+            two.evidence.why_not_silent = why_not_silent
             assert (await failed(two, http("ADD", "c2", pod)))["code"] == 11
             heard = False
         assert await add(two, "c3", pod) == first

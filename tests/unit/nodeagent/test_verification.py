@@ -23,7 +23,7 @@ from ipam.blocks import NodeRef
 from ipam.parents import Parent
 from ipam.slots import Page
 from ipam.stock import NEVER, State
-from nodeagent import outbox
+from nodeagent import outbox, verification
 from nodeagent.config import ProbeSettings
 from nodeagent.segment import Segment
 from probes import codec
@@ -166,6 +166,20 @@ async def test_a_slot_taken_by_force_is_used_only_after_a_probe_and_then_loses_i
         got = await asyncio.gather(*(add(agent, f"c{i}", pod) for i, pod in enumerate(pods)))
         assert {answer[0] for answer in got} == {"10.6.0.11", "10.6.0.12", "10.6.0.13"}
         await eventually(lambda: agent.keeper.leases()[page].block.suspect & (0b111 << 11) == 0)
+
+
+async def test_a_conflict_about_a_live_address_is_told_for_a_while_and_then_forgotten(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verification, "CONFLICT_S", 0.5)
+    wire = MemorySegment()
+    heard = arps_of(wire, POD)
+    async with lab.agent("n1", segment=WireSegment(wire)) as agent:
+        address = (await add(agent, "c1", await lab.pod("p", "n1")))[0]
+        await eventually(lambda: bool(heard))
+        Host(wire, address).claim()
+        await eventually(lambda: [seen.ip for seen in agent.segments.conflicts()] == [address])
+        await eventually(lambda: agent.segments.conflicts() == ())
 
 
 async def test_a_probe_for_a_live_address_is_answered_and_no_conflict(lab: Lab) -> None:
