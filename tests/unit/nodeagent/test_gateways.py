@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from adapters.frames import Heard, MemoryPort, MemorySegment
@@ -14,7 +15,7 @@ from ipam.stock import State
 from nodeagent.config import ProbeSettings
 from probes import codec
 from probes.messages import Arp
-from tests.unit.nodeagent.harness import Lab, add, eventually, failed, http
+from tests.unit.nodeagent.harness import FAST, Lab, add, eventually, failed, http
 from tests.unit.nodeagent.test_verification import STRANGER, Host, WireSegment, arps_of
 
 ROUTER, ROUTER_MAC = "10.6.0.1", "02:00:00:00:00:fe"
@@ -125,7 +126,8 @@ async def test_a_conflict_comes_first_another_address_is_given_and_told_whatever
     Router(wire)
     for number in (10, 11, 12):
         Host(wire, f"10.6.0.{number}")
-    async with lab.agent("n1", segment=WireSegment(wire), probe=REQUIRE) as agent:
+    patient = msgspec.structs.replace(FAST, wait_s=8.0)
+    async with lab.agent("n1", segment=WireSegment(wire), probe=REQUIRE, lease=patient) as agent:
         assert await add(agent, "c1", await lab.pod("p", "n1")) == ["10.6.0.13"]
         assert {seen.mac for seen in agent.segments.conflicts()} <= {STRANGER}
 
