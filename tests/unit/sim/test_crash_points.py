@@ -8,6 +8,7 @@ import pytest
 import structlog
 
 from sim.crashpoints import crash
+from sim.reclaimpoints import crash_leader
 
 SHARDS = 4
 
@@ -33,3 +34,16 @@ def test_a_crash_at_every_boundary_leaves_the_world_whole(shard: int, power: boo
         if hit.violation is not None or hit.unfinished:
             failures.append((hit.number, hit.where, hit.violation, hit.unfinished[:2]))
     assert failures == []
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["silent node", "deleted node"])
+def test_a_leader_s_death_at_every_boundary_of_a_forced_reclaim_leaves_the_world_whole(gone: bool) -> None:  # noqa: FBT001
+    told = crash_leader(-1, gone=gone)
+    assert told.violation is None and told.unfinished == []
+    hits = [crash_leader(number, gone=gone) for number in range(told.boundaries)]
+    assert [
+        (hit.number, hit.where, hit.violation, hit.unfinished[:2]) for hit in hits if hit.violation or hit.unfinished
+    ] == []
+    wanted = {"patch IPNode", "patch IPBlock", *(("delete IPNode",) if gone else ())}
+    seen = {hit.where for hit in hits}
+    assert {f"{when} {write}" for when in ("before", "after") for write in wanted} <= seen, "mark, taking, burial"
