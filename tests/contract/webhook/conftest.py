@@ -31,7 +31,7 @@ from crds.spiderpool import ENDPOINT, IP_POOL, RESERVED_IP, SUBNET
 from crds.webhooks import NAME, configurations
 from e2e.apiserver.server import EmbeddedServer
 from ipam.addresses import Family
-from leader.config import LeaderConfig, WebhookSettings
+from leader.config import ElectionSettings, LeaderConfig, WebhookSettings
 from leader.leader import Leader, Ports
 from nodeagent.webhook.review import Reviewer
 from nodeagent.webhook.server import WebhookServer
@@ -77,7 +77,9 @@ class Ground:
         """A leader that keeps the certificate."""
         wanted = WebhookSettings(enabled=True, namespace=OURS, names=(HOST,), period_s=0.1)
         ports = Ports(self.programs, clock or SystemClock(), SeededEntropy(1))
-        one = Leader(LeaderConfig(node="n1", webhook=wanted, **FAST), ports)
+        # A real server under load answers a renewal late; a leader that is deposed for it starts over.
+        election = ElectionSettings(lease_s=8.0, renew_deadline_s=6.0, retry_s=0.5)
+        one = Leader(LeaderConfig(node="n1", webhook=wanted, **{**FAST, "election": election}), ports)
         task = asyncio.create_task(one.run())
         try:
             yield one
