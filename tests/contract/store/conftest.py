@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,8 +54,23 @@ async def _embedded(folder: Path) -> AsyncIterator[Subject]:
     await server.stop()
 
 
+@contextmanager
+def _alone(file: Path) -> Iterator[None]:
+    with file.open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        yield
+
+
 async def _real(folder: Path) -> AsyncIterator[Subject]:
-    """A real API server forgets what it had before its watch cache of a kind began."""
+    """A real API server forgets what it had before its watch cache of a kind began. All workers of a run share it and its cluster-scoped objects, so
+    one test at a time has it: another's beginning would empty it in the middle.
+    """
+    with _alone(Path(f"{os.environ[REAL]}.lock")):
+        async for made in _emptied_real(folder):
+            yield made
+
+
+async def _emptied_real(folder: Path) -> AsyncIterator[Subject]:
     (folder / "widgets.yaml").write_text(definitions())
     environment = {**os.environ, "KUBECONFIG": os.environ[REAL]}
     for arguments in (
