@@ -171,7 +171,7 @@ class Refill:
         needed = max(needed, used + counting)  # also for pods that the watch has not shown yet
         self.targets[pool] = demand.target(needed, size)
         starving = max(waiting - usable, 0)
-        missing = max(demand.missing(needed, used, usable, size), starving)
+        missing, got = max(demand.missing(needed, used, usable, size), starving), 0
         if missing and now >= self._retry_at(pool):
             hints = tuple(Page.parse(cidr, known.domain) for cidr in self._offered.pop(pool, ()))
             got = await self._keeper.claim(
@@ -187,7 +187,13 @@ class Refill:
                     ),
                 ]
             )
-        if starving and pool in self._dry and (count := self._stock.hasten(pool, now, self._early_s, starving)):
+        if starving and (got or pool in self._dry):
+            self._hasten(pool)
+
+    def _hasten(self, pool: str) -> None:
+        """What cools here, or was claimed cooling, serves who waits; nothing more is claimed for them then."""
+        short = self._line.waiting(pool) - self._stock.count(pool, State.READY, State.UNPROVEN)
+        if short > 0 and (count := self._stock.hasten(pool, self._clock.now(), self._early_s, short)):
             self._line.wake(pool, count)
 
     def _retry_at(self, pool: str) -> float:

@@ -76,6 +76,26 @@ async def test_a_starving_node_looks_when_something_can_have_changed_and_not_all
         assert rounds < 18, "claims that back off and heartbeats, but no look every 50 ms"
 
 
+async def test_a_starving_node_claims_no_more_cooling_addresses_than_it_needs() -> None:
+    """Each look claimed one more, and only when none was left did the first one serve."""
+    lab = Lab()
+    for node in ("n1", "n2"):
+        await lab.node(node)
+    await lab.namespace()
+    await lab.pool("p", "10.6.0.0/24", "10.6.0.5-10.6.0.10", default=True)
+    async with lab.agent("n1", lease=LONG_COOLDOWN) as first, lab.agent("n2", lease=LONG_COOLDOWN) as second:
+        for number in range(6):
+            await add(first, f"c{number}", await lab.pod(f"a{number}", "n1"))
+        for number in range(6):
+            await delete(first, f"c{number}")
+            await lab.store.delete(POD, f"a{number}", namespace="default")
+        await eventually(lambda: not list(first.stock))
+        writes = second.keeper.counters.attempts
+        assert await add(second, "c9", await lab.pod("b", "n2"))
+        assert second.keeper.counters.attempts == writes + 1
+        assert len(list(second.stock)) == 1
+
+
 async def test_both_families_come_together_though_an_address_of_each_cools_here() -> None:
     """Each family was claimed when an ADD waited for it, and given back as surplus (with the cooling one, it was one too many) while that ADD waited
     for the other one: for as long as the cooldown lasted, they came in turns and never together.
