@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 WORKERS = 8
 SETTLE_S = 0.1  # what happens to a pod within this time is told once, and not while a burst of ADDs wants the processor
 MAC_WAIT_S = 1.5
+LOOK_S = 0.25  # between two looks at entries that wait for a MAC
 BACKOFF_S = (0.2, 30.0)  # first and longest pause between two tries of one entry
 
 
@@ -132,7 +133,7 @@ class Outbox:
             waiting = [key for key in self._due if key not in self._busy]
             key = next((key for key in waiting if not self._waits_for_mac(key)), None)
             if key is None and waiting:
-                await self._clock.sleep(SETTLE_S)
+                await self._clock.sleep(LOOK_S)
                 continue
             if key is None:
                 self._work.clear()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import structlog
@@ -17,7 +18,7 @@ from adapters.clock import Clock
 from adapters.journal import Journal
 from crds.nephila import MAX_PROXIES, AuditEntry, ConflictSeen, ProbeState, SegmentState
 from ipam.addresses import Network
-from ipam.parents import Parents
+from ipam.parents import Parent, Parents
 from ipam.slots import SlotId
 from ipam.stock import Held, State, Stock
 from nodeagent.allocator import Allocator, Attachment
@@ -35,7 +36,8 @@ from probes.watcher import Mode
 log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
-LOOK_S = 0.5  # how soon a slot that no interface is on is found usable, if nothing kicks
+LOOK_S = 0.25  # how soon a slot that no interface is on is found usable
+KNOWN_SLOTS = 65_536
 NO_PARENT = "no parent interface is configured"
 _WORST_FIRST = (Mode.OFF, Mode.PACKET, Mode.EBPF)
 
@@ -60,9 +62,17 @@ class Surrounding:
 class SegmentWatch:
     """One of them."""
 
-    def __init__(self, port: SegmentPort, parents: Parents, around: Surrounding, settings: ProbeSettings) -> None:
+    def __init__(
+        self,
+        port: SegmentPort,
+        parents: Parents,
+        parent_of: Callable[[SlotId], Parent | None],
+        around: Surrounding,
+        settings: ProbeSettings,
+    ) -> None:
         self._port = port
         self._parents = parents
+        self._parent_of = parent_of
         self._around = around
         self._settings = settings
         self.mode, self.reason = Mode.OFF, "not opened yet"
@@ -76,7 +86,7 @@ class SegmentWatch:
 
     def sees(self, slot: SlotId) -> bool:
         """Whether the slot is on this segment."""
-        return self._parents.of_slot(slot) == self._port.parent
+        return self._parent_of(slot) == self._port.parent
 
     def state(self) -> SegmentState:
         parent = self._port.parent
@@ -184,8 +194,9 @@ class Segments:
         self._clock = around.clock
         self._line = around.line
         self._world = around.world
-        self._parents = parents
-        self._watches = tuple(SegmentWatch(port, parents, around, settings) for port in ports)
+        # Asked for every slot at every comparison, and never another answer: interfaces are told once, at start.
+        self._parent_of = lru_cache(maxsize=KNOWN_SLOTS)(parents.of_slot)
+        self._watches = tuple(SegmentWatch(port, parents, self._parent_of, around, settings) for port in ports)
         around.macs.listeners.append(self._on_mac)
 
     def __iter__(self) -> Iterator[SegmentWatch]:
@@ -209,7 +220,6 @@ class Segments:
 
     def kick(self) -> None:
         """The stock changed: compare soon."""
-        self._unsee()
         for verification in self._verifications():
             verification.kick()
 
@@ -273,7 +283,7 @@ class Segments:
 
     def _unsee(self) -> None:
         for held in tuple(self._stock) if self._watches else ():
-            if not held.unseen and self._parents.of_slot(held.slot) is None:
+            if not held.unseen and self._parent_of(held.slot) is None:
                 self._stock.unsee(held.slot)
                 if held.state is State.READY:
                     self._line.wake(held.pool, 1)

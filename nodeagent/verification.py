@@ -43,6 +43,7 @@ from probes.watcher import Intrusion, Watcher
 log = structlog.get_logger(__name__)
 
 SYNC_S = 0.25  # how often the tracked set is compared with the stock when nothing kicks
+GAP_S = 0.05  # and how often at most, whoever kicks: a burst of ADDs is looked at once
 DEFEND_INTERVAL_S = 10.0  # RFC 5227 section 1.1
 JUDGE_INTERVAL_S = 1.0  # between two looks at the pin of an address that its machine's other sandbox seems to claim
 MAX_CONFLICTS = 64
@@ -348,4 +349,8 @@ class Verification:
                 del self.conflicts[slot]
 
     async def _rest(self) -> None:
+        began = self._clock.now()
         await self._kicked.within(self._clock, SYNC_S)
+        early = began + GAP_S - self._clock.now()
+        if early > 0:
+            await self._clock.sleep(early)

@@ -71,22 +71,23 @@ class Node:
     cluster: Cluster
 
     def create(self, first: int, count: int) -> None:
-        """Bind pods, and wait until as many addresses are ready: leased and, where that is done, proven."""
+        """Bind pods, and wait until as many addresses are ready and nothing is resting or being probed: what the design calls warm."""
         path = f"/api/v1/namespaces/{contenders.NAMESPACE}/pods"
         for number in range(first, first + count):
             spec = {"nodeName": self.name, "containers": [{"name": "c", "image": "none"}]}
             self.cluster.call("POST", path, {"metadata": {"name": f"bench-{number}"}, "spec": spec})
         deadline = time.monotonic() + READY_S
-        while self.ready() < count:
+        while not self.warm(count):
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.name} had not {count} addresses ready within {READY_S:.0f} s")
             time.sleep(0.05)
 
-    def ready(self) -> int:
+    def warm(self, count: int) -> bool:
         with urllib.request.urlopen(f"http://{self.health}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        found = re.search(rf'nephila_node_slots{{pool="{POOL}",state="ready"}} ([0-9.]+)', text)
-        return int(float(found[1])) if found else 0
+        slots = dict(re.findall(rf'nephila_node_slots{{pool="{POOL}",state="([a-z]+)"}} ([0-9.]+)', text))
+        busy = sum(float(slots.get(state, 0)) for state in ("unproven", "cooling", "leaving"))
+        return float(slots.get("ready", 0)) >= count and not busy
 
     def memory(self) -> Memory:
         status = self.cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{self.name}").get("status", {})
@@ -123,7 +124,7 @@ def _node(stack: contextlib.ExitStack, run: Path, cluster: Cluster, port: int, n
         "healthAddress": health,
         "api": {"url": f"http://127.0.0.1:{port}"},
         "logLevel": "warning",
-        "lease": {"heartbeatS": 1.0, "cooldownS": 1.0, "cooldownFloorS": 0.5},
+        "lease": {"heartbeatS": 1.0, "cooldownS": 0.3, "cooldownFloorS": 0.2},
         "probe": {"gateway": "require" if kind == ON else "off"},
     }
     (run / name).mkdir()
