@@ -38,6 +38,7 @@ log = structlog.get_logger(__name__)
 RETRY_S = 2.0
 LOOK_S = 0.25  # how soon a slot that no interface is on is found usable
 KNOWN_SLOTS = 65_536
+AHEAD = 4  # networks that are surveyed although nothing of them is held here: every node asks, and each question is a broadcast
 NO_PARENT = "no parent interface is configured"
 _WORST_FIRST = (Mode.OFF, Mode.PACKET, Mode.EBPF)
 
@@ -170,11 +171,12 @@ class SegmentWatch:
         return pool.subnet if pool is not None else None
 
     def _networks(self) -> Sequence[Network]:
-        """Those whose addresses are held here first, then those of pools that may come to be."""
-        here = {pool for pool in self._around.stock.pools()}
-        pools = [pool for pool in self._around.world.pools.catalog if pool.domain == self._port.parent.domain]
-        pools.sort(key=lambda pool: pool.name not in here)
-        return [pool.subnet for pool in pools if self._port.parent.shares(pool.subnet)]
+        """Those whose addresses are held here first, then a few of others: the first pod of a network need not wait for its survey."""
+        here, parent = frozenset(self._around.stock.pools()), self._port.parent
+        pools = [pool for pool in self._around.world.pools.catalog if pool.domain == parent.domain]
+        held = [pool.subnet for pool in pools if pool.name in here and parent.shares(pool.subnet)]
+        others = dict.fromkeys(pool.subnet for pool in pools if pool.name not in here and parent.shares(pool.subnet))
+        return [*held, *[network for network in others if network not in held][:AHEAD]]
 
     def _on_survey(self, found: Collection[str]) -> None:
         if self.verification is not None:
