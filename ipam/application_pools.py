@@ -169,9 +169,13 @@ def plan(
             drawing.by_hand[item.pool.name] = item.pool.ips - item.pool.exclude
     by_hand = RangeSet.of(subnet.family, [span for ips in drawing.by_hand.values() for span in ips.spans])
     taken = by_hand
+    kept = {name: record[name].ips if name in record else item.pool.ips for name, item in ours.items()}
+    # What pods have comes first: an idle claim of an older pool, such as one left in the record, must not take it from them.
     for name, item in ours.items():
-        kept = record[name].ips if name in record else item.pool.ips
-        drawing.ours[name] = (kept & drawing.total | (kept & item.busy)) - taken
+        drawing.ours[name] = (kept[name] & item.busy) - taken
+        taken |= drawing.ours[name]
+    for name in ours:
+        drawing.ours[name] |= kept[name] & drawing.total - taken
         taken |= drawing.ours[name]
     served, orphans = _matched(demands, ours)
     short: list[Shortage] = []
