@@ -83,7 +83,7 @@ def summary_panel(summary: Summary) -> Panel:
     grid.add_row("DEL, main plugin and all", _timing(summary.dele))
     grid.add_row("DEL, our part of it", _timing(summary.shim_del))
     if summary.requests is not None:
-        words = f"{summary.requests.total} by the agents, {summary.requests.per_add:.2f} per ADD"
+        words = f"{summary.requests.total} by the agents, heartbeats and records included; {summary.requests.lease_writes} lease writes"
         grid.add_row("API requests", words)
         grid.add_row("", _kinds(summary.requests.by_kind))
         grid.add_row("", f"{summary.requests.leader} by the leader")
