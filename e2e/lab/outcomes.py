@@ -42,7 +42,11 @@ def served(logs: Iterable[Path]) -> dict[tuple[str, str], Served]:
 
 async def verified(node_ns: str) -> Mapping[str, int]:
     """Pool → addresses that a node holds ready: leased, free, and proven silent. Asked of the agent's own metrics. Raises OSError."""
-    text = await asyncio.to_thread(netns.run_in, node_ns, _scrape)
+    return ready_of(await asyncio.to_thread(netns.run_in, node_ns, _scrape))
+
+
+def ready_of(text: str) -> Mapping[str, int]:
+    """The same from the text of a scrape."""
     return {
         sample.labels["pool"]: int(sample.value)
         for family in text_string_to_metric_families(text)

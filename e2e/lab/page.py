@@ -44,6 +44,7 @@ async def _carry(
     with contextlib.suppress(OSError, ApiError, TimeoutError):
         leading = (await leaders.reign(api)).node
         if not leading:
+            await asyncio.wait_for(reader.read(CHUNK), CONNECT_S)  # closing unread would reset the connection
             writer.write(
                 b"HTTP/1.1 503 -\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nnobody leads yet: try again\n"
             )
