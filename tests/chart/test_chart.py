@@ -113,6 +113,14 @@ def test_only_the_agent_adds_capabilities_or_mounts_the_host() -> None:
                 assert "add" not in container["securityContext"]["capabilities"], name
 
 
+@each_case
+def test_a_drain_can_move_the_leader(case: str) -> None:
+    """kubectl refuses pods with an emptyDir unless it is told to delete their data; the agent's are a DaemonSet's, which it leaves alone."""
+    for name, spec in rendered(case).pods():
+        if name != "nephila-agent":
+            assert not [volume for volume in spec.get("volumes", ()) if "emptyDir" in volume], name
+
+
 def test_the_hosts_namespaces_are_seen_read_only_and_as_they_appear() -> None:
     agent = rendered("full").one("DaemonSet")["spec"]["template"]["spec"]["containers"][0]
     mounts = {mount["name"]: mount for mount in agent["volumeMounts"]}

@@ -95,7 +95,7 @@ async def test_the_leader_has_none_and_is_not_root(nephila: ChartInstallation, n
     ("pods", "writable"),
     [
         (AGENT_PODS, {"/run/nephila", "/var/lib/nephila", "/tmp", "/sys/fs/bpf"}),
-        (LEADER_PODS, {"/tmp"}),
+        (LEADER_PODS, set()),
     ],
     ids=["agent", "leader"],
 )
