@@ -45,10 +45,7 @@ class WaitingLine:
 
     def is_behind(self, ticket: Ticket | None, pool: str) -> bool:
         """True if somebody who came earlier than `ticket` (None: than anybody new) still waits for this pool."""
-        line = self._lines.get(pool)
-        if not line:
-            return False
-        return ticket is None or any(number < ticket.number for number in line)
+        return any(ticket is None or number < ticket.number for number in self._lines.get(pool, ()))
 
     async def wait(
         self, ticket: Ticket, pools: Iterable[str], timeout_s: float, *, found: Collection[str] = ()
