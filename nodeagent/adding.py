@@ -237,19 +237,22 @@ class Adding:
         for family, names in selection.candidates.items():
             if family in have:
                 continue
-            held = next((found for name in names if (found := self._pick_from(name, ticket)) is not None), None)
+            held = self._pick_from(names, ticket)
             if held is None:
                 short.append(names)
             else:
                 picks.append(held)
-        short.extend((pool.name,) for pool in selection.missing if pool.family not in have)
+        if selection.wanted:
+            short.extend((pool.name,) for pool in selection.missing if pool.family not in have)
         return picks, short
 
-    def _pick_from(self, pool: str, ticket: Ticket | None) -> Held | None:
-        """Nobody overtakes those who wait for this pool."""
-        if self._line.is_behind(ticket, pool):
-            return None
-        return self._stock.pick(pool, self._clock.now())
+    def _pick_from(self, pools: tuple[str, ...], ticket: Ticket | None) -> Held | None:
+        """From the first pool that has one. Nobody overtakes those who wait for a pool."""
+        now = self._clock.now()
+        for pool in pools:
+            if not self._line.is_behind(ticket, pool) and (held := self._stock.pick(pool, now)) is not None:
+                return held
+        return None
 
     # Waits ---------------------------------------------------------------------------------------------------------------------------
 

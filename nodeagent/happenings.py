@@ -46,6 +46,7 @@ REVIEWS = counter(
 )
 
 HAPPENINGS = (ALLOCATION, RELEASE, REQUESTS, ERRORS, COMMIT, SYNC, PROBE, VERDICTS, REVIEWS)
+MAX_UNFILED = 512  # journal operations; then they are filed without waiting for a scrape
 OUTCOMES = ("warm", "waited", "moved", "adopted", "repeat", "failed")
 
 
@@ -63,6 +64,7 @@ class Happenings:
         self._errors = ERRORS.counter(self._inner)
         self._journal = {"commit": COMMIT.histogram(self._inner), "sync": SYNC.histogram(self._inner)}
         self._reviews = REVIEWS.counter(self._inner)
+        self._unfiled: list[tuple[str, float]] = []
         probe = PROBE.histogram(self._inner)
         self._probe = {lane: probe.labels(lane.value) for lane in Lane}
         self._verdicts = VERDICTS.counter(self._inner)
@@ -80,7 +82,15 @@ class Happenings:
             self._release.observe(served.seconds)
 
     def on_journal(self, operation: str, seconds: float) -> None:
-        self._journal[operation].observe(seconds)
+        """Kept for later: this is called in the ADD path, and filing it costs more than keeping it."""
+        self._unfiled.append((operation, seconds))
+        if len(self._unfiled) >= MAX_UNFILED:
+            self._file()
+
+    def _file(self) -> None:
+        unfiled, self._unfiled = self._unfiled, []
+        for operation, seconds in unfiled:
+            self._journal[operation].observe(seconds)
 
     def on_review(self, asked: str, answer: str) -> None:
         self._reviews.labels(asked, answer).inc()
@@ -91,6 +101,7 @@ class Happenings:
             self._verdicts.labels(verdict.state.value).inc()
 
     def collect(self) -> Iterable[Metric]:
+        self._file()
         return self._inner.collect()
 
 

@@ -25,6 +25,7 @@ _NEEDS = {
     "GC": (),
     "STATUS": (),
 }
+_HEADER = {name: name.lower() for names in _NEEDS.values() for name in names}
 _CONTAINER_ID = re.compile(
     r"[A-Za-z0-9][A-Za-z0-9_.-]{0,252}"
 )  # CNI spec, section 2 "Parameters"; length bounded by us
@@ -93,7 +94,7 @@ def parse_request(headers: Mapping[str, str], body: bytes) -> CniRequest:
     if verb not in VERBS:
         raise BadEnvironment(f"CNI_COMMAND is {verb!r}", hint=f"set it to one of {', '.join(VERBS)}")
     for name in _NEEDS[verb]:
-        if not headers.get(name.lower()):
+        if not headers.get(_HEADER[name]):
             raise BadEnvironment(
                 f"CNI_{name} is not set", hint=f"the runtime must set it for {verb} (CNI specification, section 2)"
             )

@@ -45,7 +45,10 @@ class WaitingLine:
 
     def is_behind(self, ticket: Ticket | None, pool: str) -> bool:
         """True if somebody who came earlier than `ticket` (None: than anybody new) still waits for this pool."""
-        return any(ticket is None or number < ticket.number for number in self._lines.get(pool, ()))
+        line = self._lines.get(pool)
+        if not line:
+            return False
+        return ticket is None or any(number < ticket.number for number in line)
 
     async def wait(
         self, ticket: Ticket, pools: Iterable[str], timeout_s: float, *, found: Collection[str] = ()

@@ -33,6 +33,9 @@ DEADLINE_S = 30.0
 REST_S = 1.0  # how long nothing is accepted after the system had no descriptor or memory for it
 FIRST_READ, LATER_READ = 16 * 1024, 128 * 1024
 PROTOCOL_VERSIONS = ("1",)
+_SHIM_HEADERS = {  # as our shim writes them; any other spelling is as good, and slower
+    f"Cni-{name.capitalize()}".encode(): name for name in ("command", "containerid", "netns", "ifname", "args", "path")
+}
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
 
 
@@ -85,7 +88,8 @@ class RequestReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self._headers) >= MAX_HEADERS:
             raise httptools.HttpParserError("too many headers")
-        self._headers[name.decode("latin-1").lower().removeprefix("cni-")] = value.decode("utf-8", "surrogateescape")
+        known = _SHIM_HEADERS.get(name) or name.decode("latin-1").lower().removeprefix("cni-")
+        self._headers[known] = value.decode("utf-8", "surrogateescape")
 
     def on_body(self, body: bytes) -> None:
         self._body += body

@@ -19,7 +19,7 @@ from e2e.lab.processes import Child
 from e2e.lab.runtime import Executor
 
 API_PORT = 8001
-HEALTH_PORT, LEADER_HEALTH_PORT = 5710, 5711
+HEALTH_PORT, LEADER_HEALTH_PORT, PAGE_PORT = 5710, 5711, 5712
 READY_TIMEOUT_S = 90.0  # ten nodes on two cores each compile their watcher first
 AGENT_COMMAND = (sys.executable, "-m", "nodeagent")
 LEADER_LABEL: Mapping[str, str] = {"nephila.io/leader": "true"}
@@ -155,6 +155,7 @@ def leader_config(node: str, access: Access, agent: Mapping[str, object]) -> dic
         "node": node,
         "api": dict(access.leader),
         "healthAddress": f"127.0.0.1:{LEADER_HEALTH_PORT}",
+        "pageAddress": f"127.0.0.1:{PAGE_PORT}",
         "election": {"leaseS": 4.0, "renewDeadlineS": 3.0, "retryS": 0.5},
         "reclaim": {"agentLeaseS": lease_s, "graceS": 2.0, "periodS": 0.5},
         "sweep": {"periodS": 1.0, "orphanS": 2.0},

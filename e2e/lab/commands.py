@@ -92,6 +92,7 @@ def up(nodes: int, apply: Literal["examples", "nothing"]) -> int:
         f"  nephila lab shell              here, with KUBECONFIG set ({state.kubeconfig})\n"
         f"  nephila lab shell node-1       inside a node; also gateway, foreign, NAMESPACE/POD\n"
         f"  nephila lab down               take it down\n"
+        f"  {state.page:<30} the leader's page: pools, addresses, who has what\n"
         f"  logs and state: {state.run_dir}\n"
     )
     return 0

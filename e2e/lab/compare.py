@@ -12,8 +12,9 @@ def table(summaries: Sequence[Summary]) -> Table:
     """One column for each run."""
     grid = Table("", *(f"{summary.server} API server" for summary in summaries), title=summaries[0].scenario)
     rows: list[tuple[str, list[str]]] = [
-        ("ADD, our part: p50", [_ms(summary.shim_add, "p50") for summary in summaries]),
-        ("ADD, our part: p99", [_ms(summary.shim_add, "p99") for summary in summaries]),
+        ("ADD, our part, warm: p50", [_ms(summary.warm, "p50") for summary in summaries]),
+        ("ADD, our part, warm: p99", [_ms(summary.warm, "p99") for summary in summaries]),
+        ("ADD, our part, cold: p50", [_ms(summary.cold, "p50") for summary in summaries]),
         ("ADD, main plugin and all: p50", [_ms(summary.add, "p50") for summary in summaries]),
         ("ADD, main plugin and all: p99", [_ms(summary.add, "p99") for summary in summaries]),
         ("DEL, our part: p50", [_ms(summary.shim_del, "p50") for summary in summaries]),

@@ -75,11 +75,15 @@ def summary_panel(summary: Summary) -> Panel:
     grid.add_row("addresses", f"{summary.addresses_peak} in use at once")
     grid.add_row("pings", f"{summary.pings_sent - summary.pings_lost} of {summary.pings_sent} answered")
     grid.add_row("ADD, main plugin and all", _timing(summary.add))
-    grid.add_row("ADD, our part of it", _timing(summary.shim_add))
+    grid.add_row("ADD, our part: warm, verified ahead", _timing(summary.warm))
+    grid.add_row("  of which inside the agent", _timing(summary.warm_inside))
+    grid.add_row("ADD, our part: cold, had to wait", _timing(summary.cold))
+    grid.add_row("ADD, macvlan itself, IPv4 only", _timing(summary.plain))
+    grid.add_row("ADD, macvlan and the kernel's IPv6 DAD", _timing(summary.dad))
     grid.add_row("DEL, main plugin and all", _timing(summary.dele))
     grid.add_row("DEL, our part of it", _timing(summary.shim_del))
     if summary.requests is not None:
-        words = f"{summary.requests.total} by the agents, {summary.requests.per_add:.2f} per ADD"
+        words = f"{summary.requests.total} by the agents, heartbeats and records included; {summary.requests.lease_writes} lease writes"
         grid.add_row("API requests", words)
         grid.add_row("", _kinds(summary.requests.by_kind))
         grid.add_row("", f"{summary.requests.leader} by the leader")

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.cluster.faults import FaultProxy
-from e2e.lab import agents, fabric, netns, networks, plugins, traces
+from e2e.lab import agents, fabric, netns, networks, page, plugins, traces
 from e2e.lab.api import Api
 from e2e.lab.apiserver import ApiServer
 from e2e.lab.cluster_model import Cluster
@@ -57,6 +57,8 @@ class Lab:
     cluster: Cluster
     ledger: Ledger
 
+    page: str
+    """Where the leader's page can be looked at."""
     traces: frozenset[str]
     """The network namespaces of the nodes, for what stays in the kernel under their numbers."""
     dead: set[str] = field(default_factory=set)
@@ -121,7 +123,8 @@ async def _assemble(plan: Plan, prefix: str, run_dir: Path, stack: contextlib.As
     await stack.enter_async_context(cluster)
     await stack.enter_async_context(server.machinery(cluster))
     owners = traces.inodes(map(layout.node_ns, layout.nodes))
-    return Lab(prefix, run_dir, layout, server, api, proxies, crew, cluster, ledger, owners)
+    looked_at = await stack.enter_async_context(page.opened(api, layout.node_ns))
+    return Lab(prefix, run_dir, layout, server, api, proxies, crew, cluster, ledger, looked_at, owners)
 
 
 def labels_of(index: int) -> dict[str, str]:

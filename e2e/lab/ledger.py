@@ -37,6 +37,10 @@ class Call:
     def took_ms(self) -> float:
         return (self.ended - self.begun) * 1000
 
+    @property
+    def has_v6(self) -> bool:
+        return any(":" in address for address in self.addresses)
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from e2e.lab.ledger import Fate, Ledger, Timing, timing
+from e2e.lab.outcomes import SHORT_ID, Served
 
 BLOCKS = "ipblocks.nephila.io"
+WARM = "warm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,12 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """`add` and `dele` time the whole call of the main plugin, `shim_add` and `shim_del` only our part of it (process start to exit)."""
+    """`add` and `dele` time the whole call of the main plugin, `shim_add` and `shim_del` only our part of it (process start to exit).
+
+    `warm` and `cold` are `shim_add` apart, by what the agents said: served at once from verified stock, or after a wait or an API call (no warm stock
+    of a small pool, a pinned address). `warm_inside` is the agent's own share of `warm`. `plain` and `dad` are what the main plugin took besides us,
+    without and with an IPv6 address: it waits for the kernel's duplicate address detection.
+    """
 
     scenario: str
     server: str
@@ -86,6 +93,11 @@ class Summary:
     dele: Timing
     shim_add: Timing
     shim_del: Timing
+    warm: Timing
+    warm_inside: Timing
+    cold: Timing
+    plain: Timing
+    dad: Timing
     retries_agent_down: int
     refused: int
     errors: tuple[str, ...]
@@ -135,12 +147,19 @@ def summarize(
     tally: Tally,
     ledger: Ledger,
     shim: Mapping[tuple[str, str, str], float],
+    served: Mapping[tuple[str, str], Served],
     leftovers: tuple[str, ...],
     seconds: float,
 ) -> Summary:
     """Only calls that succeeded are timed; those that failed are counted."""
     added, deleted = ledger.of("ADD", Fate.OK), ledger.of("DEL", Fate.OK)
-    shim_add = [shim[key] for call in added if (key := ("ADD", call.container_id, call.interface)) in shim]
+    ours = [(call, shim[key]) for call in added if (key := ("ADD", call.container_id, call.interface)) in shim]
+    told = [
+        (served[call.container_id[:SHORT_ID], call.interface], ms)
+        for call, ms in ours
+        if (call.container_id[:SHORT_ID], call.interface) in served
+    ]
+    besides = [(call, call.took_ms - ms) for call, ms in ours]
     shim_del = [shim[key] for call in deleted if (key := ("DEL", call.container_id, call.interface)) in shim]
     down = len(ledger.of("ADD", Fate.AGENT_DOWN)) + len(ledger.of("DEL", Fate.AGENT_DOWN))
     return Summary(
@@ -154,8 +173,13 @@ def summarize(
         pings_lost=tally.pings_lost,
         add=timing(call.took_ms for call in added),
         dele=timing(call.took_ms for call in deleted),
-        shim_add=timing(shim_add),
+        shim_add=timing(ms for _, ms in ours),
         shim_del=timing(shim_del),
+        warm=timing(ms for how, ms in told if how.how == WARM),
+        warm_inside=timing(how.ms for how, _ in told if how.how == WARM),
+        cold=timing(ms for how, ms in told if how.how != WARM),
+        plain=timing(ms for call, ms in besides if not call.has_v6),
+        dad=timing(ms for call, ms in besides if call.has_v6),
         retries_agent_down=down,
         refused=len(ledger.of("ADD", Fate.REFUSED)),
         errors=tuple(ledger.errors()),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from e2e.lab import checks, display, fabric, labs, traces
+from e2e.lab import checks, display, fabric, labs, outcomes, traces
 from e2e.lab import vitals as vital_signs
 from e2e.lab.agents import AGENT_COMMAND, Settings
 from e2e.lab.checks import LivePod
@@ -142,15 +142,17 @@ async def run_scenario(
         up = Step(f"lab of {plan.nodes} nodes is up", round(time.monotonic() - begun, 3))
         tally.steps.append(up)
         display.step_line(console, up)
+        console.print(f"  to look at while it runs: {lab.page}", highlight=False)
         run = Run(lab, tally, lambda step: display.step_line(console, step), size)
         async with display.live(console, lab.cluster, lab.ledger, tally, scenario.title):
             with contextlib.suppress(ScenarioStopped):
                 await scenario.run(run)
         await _conclude(lab, tally)
         shim = shim_times(lab.times)
+        served = outcomes.served(agent.log for agent in lab.agents.values())
     leftovers = _leftovers(lab)
     setting = Setting(scenario.name, server, plan.nodes)
-    return summarize(setting, tally, lab.ledger, shim, leftovers, time.monotonic() - begun)
+    return summarize(setting, tally, lab.ledger, shim, served, leftovers, time.monotonic() - begun)
 
 
 async def _conclude(lab: Lab, tally: Tally) -> None:

@@ -36,6 +36,7 @@ class State:
     prefix: str
     run_dir: str
     kubeconfig: str
+    page: str
 
 
 def current() -> State | None:
@@ -97,7 +98,7 @@ async def serve(nodes: int, apply: Literal["examples", "nothing"]) -> None:
             await lab.cluster.apply(labs.manifests())
         kubeconfig = write_kubeconfig(lab.run_dir / "kubeconfig", lab.server.url)
         write_kubeconfig(lab.run_dir / "kubeconfig-node", f"http://127.0.0.1:{API_PORT}")
-        state = State(os.getpid(), labs.birth_of(os.getpid()), lab.prefix, str(lab.run_dir), str(kubeconfig))
+        state = State(os.getpid(), labs.birth_of(os.getpid()), lab.prefix, str(lab.run_dir), str(kubeconfig), lab.page)
         _write(STATE, asdict(state))
         try:
             while True:

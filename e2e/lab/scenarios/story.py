@@ -2,8 +2,9 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
 
-from e2e.lab import checks, labs
+from e2e.lab import checks, labs, outcomes
 from e2e.lab.ledger import Fate
 from e2e.lab.run import Run
 
@@ -13,12 +14,18 @@ SETTLE_S = 90.0
 OUTAGE_S = 1.0
 SWEPT_S = 30.0  # the leader's: two looks at every orphan, after a failover if its node was the victim
 VICTIM = "node-2"
+WORKLOADS = ("Pod", "Deployment", "StatefulSet")
+WARM_PER_NODE, WARM_S = 8, 60.0
 
 
 async def run(run: Run) -> None:
     cluster = run.lab.cluster
-    async with run.step("manifests applied, every pod Running") as finding:
-        await cluster.apply(labs.manifests())
+    workloads = [thing for thing in labs.manifests() if thing["kind"] in WORKLOADS]
+    async with run.step("pools applied, addresses leased and verified ahead") as finding:
+        await cluster.apply(thing for thing in labs.manifests() if thing["kind"] not in WORKLOADS)
+        finding.note = await _warmed(run)
+    async with run.step("workloads applied, every pod Running") as finding:
+        await cluster.apply(workloads)
         took = await cluster.wait_until(
             lambda: len(cluster.pods()) > 0 and cluster.settled(), SETTLE_S, cluster.describe
         )
@@ -45,6 +52,19 @@ async def run(run: Run) -> None:
         await cluster.wait_settled(SETTLE_S)
     await run.verify("addresses are unique, recorded, reachable")
     await everything_released(run)
+
+
+async def _warmed(run: Run) -> str:
+    """Waits until every node holds verified addresses of some pool, before any pod asks. Raises TimeoutError."""
+    held: dict[str, Mapping[str, int]] = {}
+
+    async def met() -> bool:
+        for node in run.lab.agents:
+            held[node] = await outcomes.verified(run.lab.fabric.node_ns(node))
+        return all(max(ready.values(), default=0) >= WARM_PER_NODE for ready in held.values())
+
+    await run.until(met, WARM_S, f"{WARM_PER_NODE} verified addresses of one pool on every node")
+    return "; ".join(f"{node}: {sum(ready.values())}" for node, ready in held.items())
 
 
 async def _wave(run: Run) -> None:

@@ -332,6 +332,7 @@ CONFLICT: Json = {
     "seen": "2026-11-22T10:00:00Z",
     "how": "arp-claim",
 }
+GATEWAY: Json = {"ip": "10.6.0.1", "interface": "eth0", "state": "answers", "checked": "2026-11-22T10:00:00Z"}
 AUDITED: Json = {"ip": "fd00::1", "state": "in-use", "mac": "02:00:00:00:00:01", "checked": "2026-11-22T10:00:00Z"}
 
 
@@ -357,6 +358,11 @@ NODES = (
     _node("fence of a deposed leader", fence(1), fence(2), refused="term of a fence mark must not decrease"),
     _told("conflict seen", conflicts=[CONFLICT]),
     _told("conflict without an address", conflicts=[{**CONFLICT, "ip": "10.6.0"}], refused="must be an IP address"),
+    _told("gateway asked", gateways=[GATEWAY]),
+    _told("gateway without an address", gateways=[{**GATEWAY, "ip": "10.6.0"}], refused="must be an IP address"),
+    _told("gateway in no known state", gateways=[{**GATEWAY, "state": "up"}], refused="state"),
+    _told("segment watched", segments=[{"interface": "eth0", "mode": "ebpf", "proxies": ["02:00:00:00:00:01"]}]),
+    _told("segment told twice", segments=[{"interface": "eth0", "mode": "off"}] * 2, refused="Duplicate"),
     _told("audited", audit=[AUDITED]),
     _told("audited without an address", audit=[{**AUDITED, "ip": "::g"}], refused="must be an IP address"),
 )

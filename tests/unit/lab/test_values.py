@@ -1,11 +1,12 @@
 """Small pure parts of the lab: percentiles, fates, networks, plugin configurations, judgement of errors."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from e2e.lab import networks
+from e2e.lab import networks, outcomes
 from e2e.lab.agents import Access, agent_config, leader_config, merged
 from e2e.lab.checks import LivePod, kept, unique
 from e2e.lab.ledger import Call, Fate, Ledger, timing
@@ -72,13 +73,35 @@ def test_a_summary_passes_only_with_steps_and_without_problems_errors_or_leftove
     ledger, good = Ledger([call(Fate.OK)]), Tally([Step("s", 1.0)])
 
     def passed(tally: Tally, book: Ledger, left: tuple[str, ...]) -> bool:
-        return summarize(Setting("x", "embedded", 3), tally, book, {("ADD", "c1", "eth0"): 0.5}, left, 1.0).passed
+        return summarize(Setting("x", "embedded", 3), tally, book, {("ADD", "c1", "eth0"): 0.5}, {}, left, 1.0).passed
 
     assert passed(good, ledger, ())
     assert not passed(Tally([]), ledger, ())
     assert not passed(Tally([Step("s", 1.0, ("bad",))]), ledger, ())
     assert not passed(good, Ledger([call(Fate.FAILED)]), ())
     assert not passed(good, ledger, ("nl1-node-1",))
+
+
+def test_adds_are_told_apart_by_what_the_agents_say_and_by_the_kernels_part(tmp_path: Path) -> None:
+    log = tmp_path / "agent.log"
+    log.write_text(
+        '{"event": "lease_claimed"}\nnot json, of another program\n'
+        '{"event": "address_given", "container": "c1", "ifname": "eth0", "how": "warm", "ms": 0.1}\n'
+        '{"event": "address_given", "container": "c2", "ifname": "eth0", "how": "waited", "ms": 400.0}\n'
+        '{"event": "address_given", "container": "c2", "ifname": "eth0", "how": "repeat", "ms": 0.2}\n'
+    )
+    served = outcomes.served([log, tmp_path / "missing"])
+    book = Ledger(
+        [
+            replace(call(Fate.OK), container_id="c1", ended=0.010, begun=0.0, addresses=("10.0.0.1/24",)),
+            replace(call(Fate.OK), container_id="c2", ended=2.0, begun=0.0, addresses=("10.0.0.2/24", "fd00::2/64")),
+        ]
+    )
+    shim = {("ADD", "c1", "eth0"): 1.0, ("ADD", "c2", "eth0"): 401.0}
+    summary = summarize(Setting("x", "embedded", 3), Tally([Step("s", 1.0)]), book, shim, served, (), 1.0)
+    assert (summary.warm.count, summary.warm.p50_ms, summary.warm_inside.p50_ms) == (1, 1.0, 0.1)
+    assert (summary.cold.count, summary.cold.p50_ms) == (1, 401.0)
+    assert (summary.plain.p50_ms, summary.dad.p50_ms) == (9.0, 1599.0)
 
 
 def test_the_labs_own_requests_are_not_counted_as_the_products() -> None:
