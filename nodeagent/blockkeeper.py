@@ -76,6 +76,9 @@ class BlockKeeper(LeaseView):
         self.me = me
         self.counters = BlockCounters()
         self._mine = {}
+        self._outdated: set[Page] = (
+            set()
+        )  # of those, to be read before the next decision; until then the last picture still tells of pins
         self._recorded = {}
         self._unsure: dict[Page, float] = {}
         self._looked_at = NEVER
@@ -106,7 +109,7 @@ class BlockKeeper(LeaseView):
         looked: dict[Page, Block] = {}
         for page in hints:
             if got < count:
-                self._mine.pop(page, None)  # what we last saw of it is older than the hint
+                self._outdated.add(page)  # what we last saw of it is older than the hint
                 got += await self._claim_on(page, addresses.mask(page.base), count - got, lease.choose_free, looked)
         for page, mask in self._search.pages(pool, domain, addresses, self._mine):
             if got >= count:
@@ -126,9 +129,9 @@ class BlockKeeper(LeaseView):
     async def _claim_on(self, page: Page, usable: int, count: int, choose: Choose, looked: dict[Page, Block]) -> int:
         """How many slots were got. `looked` gets the block as it stands in the API afterwards."""
         start = self._search.first_slot(page)
-        seen = self._mine.get(page)
+        seen = self._current(page)
         if seen is not None and not choose(seen.block, usable, count, start, self._clock.wall()):
-            del self._mine[page]  # an old picture shows nothing free; others may have given slots back since
+            self._outdated.add(page)  # an old picture shows nothing free; others may have given slots back since
         chosen = 0
 
         def decide(block: Block) -> Block:
@@ -206,7 +209,6 @@ class BlockKeeper(LeaseView):
     async def reload(self) -> None:
         """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
         for page in list(self._recorded):
-            self._mine.pop(page, None)
             self._remember(await self._read(page))
 
     async def look_again(self) -> None:
@@ -235,7 +237,7 @@ class BlockKeeper(LeaseView):
             return lease.retake(block, self.me, current.node, current.epoch) if current else block
 
         for page in list(self._recorded):
-            self._mine.pop(page, None)
+            self._outdated.add(page)
             if await self._change(page, decide) is None:
                 raise ApiUnreachable(
                     f"IPBlock {page.name} is contended; its lease could not be re-taken yet", hint="it is tried again"
@@ -272,16 +274,20 @@ class BlockKeeper(LeaseView):
             turn = self._turns[page] = asyncio.Lock()
         return turn
 
+    def _current(self, page: Page) -> Seen | None:
+        """What a decision may be based on without reading: the last picture of the page, unless it is known to be outdated."""
+        return None if page in self._outdated else self._mine.get(page)
+
     async def _compare_and_swap(self, page: Page, decide: Decide) -> Seen | None:
-        seen = self._mine.get(page)
+        seen = self._current(page)
+        is_fresh = seen is None
         for _attempt in range(MAX_CAS_ATTEMPTS):
             if seen is None:
-                seen = await self._read(page)
+                seen, is_fresh = await self._read(page), True
             try:
                 wanted = decide(seen.block)
             except lease.LeaseRefused as refusal:
-                if page in self._mine:  # decided on an old picture: look again
-                    del self._mine[page]
+                if not is_fresh:  # decided on an old picture: look again
                     seen = None
                     continue
                 log.info("lease_refused", block=page.name, why=str(refusal))
@@ -294,7 +300,7 @@ class BlockKeeper(LeaseView):
             if written is not None:
                 self._remember(written)
                 return written
-            self._mine.pop(page, None)
+            self._outdated.add(page)
             seen = None
         log.warning("lease_contended", block=page.name, attempts=MAX_CAS_ATTEMPTS)
         return None
@@ -358,6 +364,7 @@ class BlockKeeper(LeaseView):
     def _remember(self, seen: Seen) -> None:
         """What stands in the API is known: bring memory, stock and journal in step with it."""
         page = seen.block.page
+        self._outdated.discard(page)
         current = seen.block.lease_of(self.me)
         self._reconcile_stock(seen.block, current.slots if current else 0)
         if current is not None:
@@ -403,6 +410,11 @@ class BlockKeeper(LeaseView):
         record = self._remembered.pop(slot, None)
         if record is not None and record.state in ("cooling", "leaving"):
             cool_until_wall = max(cool_until_wall, record.until_wall)
+        if suspect and record is None and self._cooldown_s < float("inf"):
+            # Whoever had it may have let it go a moment ago, which nobody here can know: it rests as if just released.
+            cool_until_wall = wall + self._cooldown_s
+            rest = SlotRecord(slot.domain, slot.family, slot.value, "cooling", now, cool_until_wall)
+            self._journal.commit([PutSlot(rest)])
         cool_until = now + min(cool_until_wall - wall, self._cooldown_s) if cool_until_wall > wall else NEVER
         self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))
         if record is not None and record.state == "leaving":

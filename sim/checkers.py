@@ -20,6 +20,7 @@ from ipam.errors import BadValue
 from ipam.invariants import one_machine
 from ipam.slots import SlotId
 from sim import rules
+from sim.plan import IDENTITY
 from sim.wire import Sandbox
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ class Checker:
         self.journalled: dict[str, dict[tuple[str, int], SlotId]] = {}
         self._pods: dict[str, dict[tuple[str, int], str]] = {}
         self._released: dict[SlotId, Released] = {}
+        self._kept: dict[tuple[str, Family], SlotId] = {}  # what each identity was last answered
         self._answers: dict[str, tuple[SlotId, ...]] = {}
         self.blocks: dict[str, Block] = {}
 
@@ -120,10 +122,29 @@ class Checker:
         self._world.trace("granted", node=machine.name, container=record.container_id, ip=str(slot))
         if not self._world.plan.may_be_issued(slot):
             self.fail("issued", f"{slot} is outside its pool's addresses, excluded, or the gateway")
-        self._check_rest(slot, record.pod_uid)
         block = self.blocks.get(slot.page.name)
+        pin = block.pin_at(slot.value - slot.page.base) if block is not None and self._world.is_stored(block) else None
+        if pin is None:
+            self._check_rest(slot, record.pod_uid)
+        elif (pin.owner.namespace, pin.owner.name) != (record.namespace, record.pod):
+            self.fail("I6", f"{slot} is pinned to {pin.owner.name} and was granted to {record.pod} on {machine.name}")
+        self._keeps_address(slot, record.pod)
         if block is not None and block.suspect & slot.bit and not self._world.probes:
             self.fail("I5", f"{slot} is suspect and was handed out without a probe")
+
+    def _keeps_address(self, slot: SlotId, pod: str) -> None:
+        """An identity whose address is still pinned to it gets that one and no other, unless its pools were edited."""
+        before = self._kept.get((pod, slot.family))
+        if before is None or before == slot or self._world.faults.has("pool-edit"):
+            return
+        block = self.blocks.get(before.page.name)
+        pin = (
+            block.pin_at(before.value - before.page.base)
+            if block is not None and self._world.is_stored(block)
+            else None
+        )
+        if pin is not None and pin.owner.name == pod:
+            self.fail("I6", f"{pod} was granted {slot}, and {before} is pinned to it")
 
     def _check_rest(self, slot: SlotId, pod_uid: str) -> None:
         released = self._released.pop(slot, None)
@@ -170,6 +191,7 @@ class Checker:
         wanted = self._world.plan.families_of(sandbox.pod)
         if {slot.family for slot in addresses} != wanted or len(addresses) != len(wanted):
             self.fail("dual-stack", f"{sandbox} got {', '.join(map(str, addresses))}")
+        self._kept |= {(sandbox.pod, slot.family): slot for slot in addresses if sandbox.pod.startswith(IDENTITY)}
         before = self._answers.setdefault(sandbox.container_id, addresses)
         if before != addresses:
             self.fail("answer", f"{sandbox} was answered {addresses}, and {before} before")

@@ -19,6 +19,10 @@ LONG_COOLDOWN_S = (
 )
 
 
+SET = "set"
+IDENTITY = f"{SET}-"
+
+
 @dataclass(frozen=True)
 class PlannedPool:
     """`first` to `last` are its addresses; `excluded` of them are not to be issued, nor is the gateway."""
@@ -70,6 +74,7 @@ class Plan:
     churn_per_s: float
     hostile_s: float
     probe: ProbeSettings | None = None  # None: addresses are not verified
+    identities: int = 0  # pods of a StatefulSet, which keep their addresses
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
@@ -104,6 +109,7 @@ class Plan:
             probe=source.choice(
                 (None, ProbeSettings(verify_interval_s=source.choice((4.0, 20.0, 300.0)), retest_s=2.0))
             ),
+            identities=random.Random(f"{seed}/identities").choice((0, 0, 1, 4)),
         )
 
     def pool(self, name: str) -> PlannedPool | None:
@@ -127,7 +133,7 @@ class Plan:
         return {"ipam.spidernet.io/ippool": json.dumps(wanted)} if wanted else None
 
     def families_of(self, pod: str) -> set[Family]:
-        dual = (pod.startswith("main-") and self.pool("main6") is not None) or pod.startswith("pair-")
+        dual = (pod.startswith(("main-", IDENTITY)) and self.pool("main6") is not None) or pod.startswith("pair-")
         return {Family.V4, Family.V6} if dual else {Family.V4}
 
     def pools_of(self, pod: str) -> list[list[PlannedPool]]:
@@ -150,7 +156,8 @@ class Plan:
         for pool in (self.pool("pair4"), self.pool("pair6")):
             if pool is not None and pairs > pool.size - self._stranded(pool, leader=leader):
                 return "pair"
-        others = len(kinds) - kinds.count("tiny") - pairs
+        absent = self.identities - kinds.count(SET)  # their pins keep their addresses
+        others = len(kinds) - kinds.count("tiny") - pairs + absent
         for pool in (main4, main6):
             if pool is not None and others > pool.size - self._stranded(pool, leader=leader):
                 return "main" if "main" in kinds else "either"

@@ -39,6 +39,10 @@ def _is_satisfiable(world: World, pod: str) -> bool:
     if not world.probes and any(block.suspect for block in world.checker.blocks.values() if world.is_stored(block)):
         return False
     allocated = {slot for table in world.checker.journalled.values() for slot in table.values()}
+    own, others = _pinned(world, pod)
+    if own:
+        return not own & allocated
+    allocated |= others
 
     def has_room(pool: PlannedPool) -> bool:
         for value in range(pool.first, pool.last + 1):
@@ -48,6 +52,18 @@ def _is_satisfiable(world: World, pod: str) -> bool:
         return False
 
     return all(any(has_room(pool) for pool in pools) for pools in world.plan.pools_of(pod))
+
+
+def _pinned(world: World, pod: str) -> tuple[set[SlotId], set[SlotId]]:
+    """The slots that are pinned to this pod's identity, and to others."""
+    own: set[SlotId] = set()
+    others: set[SlotId] = set()
+    for block in world.checker.blocks.values():
+        if world.is_stored(block):
+            for pin in block.pins:
+                slot = SlotId(block.page.domain, block.page.family, block.page.base + pin.slot)
+                (own if pin.owner.name == pod else others).add(slot)
+    return own, others
 
 
 def _not_serving(world: World) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from crds.core import NODE, Pod
 from crds.spiderpool import IP_POOL
 from ipam.slots import SlotId
 from sim.faults import EVENTS
+from sim.plan import IDENTITY
 
 if TYPE_CHECKING:
     from sim.machine import Machine
@@ -49,6 +50,8 @@ class Workload:
             rate = self.world.faults.per_second(kind)
             if rate:
                 self._start(self._misfortune(kind, rate, end))
+        for name in self._identities():
+            self._create(name)
         for _ in range(self.world.plan.pods // 2):
             self._create()
         while (left := end - self.world.loop.time()) > 0:
@@ -91,6 +94,10 @@ class Workload:
             spec = {**pool.spec, "disable": False}
             world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
         world.wire.foreign.clear()
+        present = {pod.name for pod in world.pods()}
+        for name in self._identities():
+            if name not in present:
+                self._create(name)
         self._trim()
         self._move_pairs()
         await asyncio.sleep(0)
@@ -116,6 +123,9 @@ class Workload:
             self._number += 1
             self.world.create_pod(f"pair-{self._number}", self._random.choice(self.world.plan.nodes))
 
+    def _identities(self) -> list[str]:
+        return [f"{IDENTITY}{number}" for number in range(self.world.plan.identities)]
+
     # Pods ----------------------------------------------------------------------------------------------------------------------------
 
     def _churn(self) -> None:
@@ -140,7 +150,7 @@ class Workload:
             world.force_delete_pod(pod, grace_s=grace)
         else:
             world.delete_pod(pod, grace_s=grace)
-        if world.strikes("move", self._random):
+        if pod.name.startswith(IDENTITY) or world.strikes("move", self._random):
             self._start(self._recreate(pod.name, pod.uid))
 
     async def _recreate(self, name: str, uid: str) -> None:

@@ -17,8 +17,8 @@ from typing import Any
 
 from adapters.kube.memory_cluster import MemoryCluster
 from adapters.kube.store import Stored
-from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
-from crds.meta import ObjectMeta
+from crds.core import NAMESPACE, NODE, POD, STATEFUL_SET, Namespace, Node, Pod, PodSpec, StatefulSet, WorkloadSpec
+from crds.meta import ObjectMeta, OwnerReference
 from crds.nephila import IP_BLOCK
 from crds.spiderpool import IP_POOL
 from ipam.blocks import Block
@@ -29,7 +29,7 @@ from sim.kubelet import Kubelet
 from sim.leading import Candidate
 from sim.loop import Deadlock, Livelock, SimLoop, run
 from sim.machine import Machine
-from sim.plan import Plan
+from sim.plan import IDENTITY, SET, Plan
 from sim.quiet import picture, unfinished
 from sim.wire import Sandbox, Wire
 from sim.workload import Workload
@@ -39,6 +39,7 @@ STEADY_S = 6.0  # convergence must hold this long
 TRACE_TAIL = 60
 NAMESPACE_NAME = "default"
 FINALIZER = "sim/kubelet"
+SET_REFERENCE = OwnerReference(api_version="apps/v1", kind="StatefulSet", name=SET, uid="set-uid", controller=True)
 EXPECTED_CODES = frozenset({11, 120, 121})
 
 
@@ -132,6 +133,7 @@ class World:
             namespace=NAMESPACE_NAME,
             annotations=self.plan.annotations(name),
             finalizers=(FINALIZER,),
+            owner_references=(SET_REFERENCE,) if name.startswith(IDENTITY) else (),
         )
         created = self.cluster.create(POD, Pod(metadata=metadata, spec=PodSpec(node_name=node)))
         if isinstance(created, Stored):
@@ -183,6 +185,11 @@ class World:
         for pool in self.plan.pools:
             wire = {"metadata": {"name": pool.name}, "spec": pool.spec}
             self.cluster.create(IP_POOL, IP_POOL.from_builtins(wire))
+        if self.plan.identities:
+            spec = WorkloadSpec(replicas=self.plan.identities)
+            self.cluster.create(
+                STATEFUL_SET, StatefulSet(metadata=ObjectMeta(name=SET, namespace=NAMESPACE_NAME), spec=spec)
+            )
         for name, machine in self.machines.items():
             self.create_node(name)
             machine.start_agent()

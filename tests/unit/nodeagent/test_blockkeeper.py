@@ -11,13 +11,14 @@ from adapters.clock import ManualClock
 from adapters.entropy import SeededEntropy
 from adapters.journal import LeaseRecord, PutSlot, SlotRecord
 from adapters.journal.memory import MemoryDisk
-from adapters.kube.memory import AppliedLate, Call, MemoryStore
+from adapters.kube.memory import AppliedLate, Call, MemoryStore, NotSent
 from adapters.kube.memory_cluster import MemoryCluster
 from crds.blocks import block_from_wire, block_to_wire
 from crds.nephila import IP_BLOCK
 from ipam import lease
 from ipam.addresses import Address, Family
-from ipam.blocks import Block, NodeRef
+from ipam.blocks import Block, Holder, NodeRef, PinOwner
+from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
 from ipam.slots import Page, SlotId
 from ipam.stock import State, Stock, Trust
@@ -124,6 +125,40 @@ async def test_suspect_slots_stay_suspect_through_a_restart(node: Node) -> None:
     await node.keeper.reload()
     assert all(held.suspect for held in node.stock)
     assert node.stock.pick("pool", node.clock.now()) is None
+
+
+async def test_what_a_leader_took_by_force_rests_at_its_new_holder_also_through_a_restart(node: Node) -> None:
+    """Seed 712: a node behind a partition ended a pod; the leader took the address, and a second later another pod had it."""
+    await node.claim(1)
+    (first,) = [held.slot for held in node.stock]
+    await node.write(lambda block: lease.reclaim(block, block.leases[0], block.leased, term=1))
+    await node.keeper.refresh(first.page)
+    assert not len(node.stock) and await node.keeper.claim("pool", "", addresses(1), 1, urgent_for=1) == 1
+    for _incarnation in range(2):
+        (held,) = node.stock
+        assert held.state is State.COOLING and held.cool_until > node.clock.now() + 50.0
+        node.disk.released()
+        node.keeper = node.start()
+        await node.keeper.reload()
+
+
+async def test_a_pin_is_not_forgotten_while_its_block_cannot_be_read(node: Node) -> None:
+    """Seed 3041: a claim found nothing free in the last picture and could not read the block; at that moment the pinned pod's DEL came, and its
+    address stayed here, cooling down for anybody."""
+    await node.claim(1)
+    (held,) = node.stock
+    owner = PinOwner("StatefulSet", "default", "set-0", "eth0", "set-uid")
+    bit = held.slot.value - PAGE.base
+    await node.keeper.change(PAGE, lambda block: lease.pin(block, ME, bit, owner, Holder("n1", "pod")))
+    assert node.keeper.must_leave(held.slot)
+
+    async def cut(_call: Call) -> NotSent:
+        return NotSent()
+
+    node.store.fault = cut
+    with pytest.raises(ApiUnreachable):
+        await node.keeper.claim("pool", "", addresses(1), 1)
+    assert node.keeper.must_leave(held.slot) and node.keeper.is_pinned(held.slot)
 
 
 def _suspect(block: Block) -> Block:
