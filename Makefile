@@ -72,7 +72,7 @@ e2e-lab: shim ## The lab's story on the real control plane
 e2e-nodes: shim ## Real kubelets and containerd; with the image, the chart installed
 	@tools/bootstrap nodes
 	tools/image build
-	$(PY) -m pytest -m nodes tests/cluster
+	$(PY) -m pytest -p tests.compat.plugin --compat-outcomes=build/compat/cluster.json -m nodes tests/cluster
 
 .PHONY: image
 image: setup ## Build the container image without a daemon, and check it (build/nephila.tar)

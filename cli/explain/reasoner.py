@@ -12,11 +12,13 @@ from cli.output import Record
 from cli.views.nodes import state_of as node_state
 from cli.views.pools import why_none_free
 from cli.words import count, some
+from crds.identities import MACHINE
 from ipam import annotations as notes
 from ipam.addresses import Family
 from ipam.catalog import Catalog
 from ipam.errors import NephilaError, NoPoolMatches, PoolNotFound
 from ipam.facts import Features, NicFacts, PodFacts, pod_refusal
+from ipam.multus import claim_of_interface
 from ipam.pools import Pool
 from ipam.routes import Route, result_routes
 from ipam.selection import Selection, select
@@ -233,8 +235,10 @@ class Reasoner:
         )
 
     def _pinned(self, pod: PodFacts, interface: str, family: Family) -> SlotId | None:
-        """The address that waits for this very identity."""
-        pins = self._cluster.pins_of.get((pod.namespace, pod.name), ())
+        """The address that waits for this very identity: the claim that the interface names, the machine that the pod runs, or the pod's name."""
+        machine = pod.owner.name if pod.owner is not None and pod.owner.kind == MACHINE else ""
+        name = claim_of_interface(interface, pod.annotations, pod.namespace) or machine or pod.name
+        pins = self._cluster.pins_of.get((pod.namespace, name), ())
         return next((slot for name, slot in pins if name == interface and slot.family is family), None)
 
     def _family_notes(self, pod: PodFacts, nic: NicFacts, selection: Selection) -> tuple[str, ...]:

@@ -121,7 +121,7 @@ async def match_endpoints(api: Api, pods: Sequence[LivePod]) -> list[str]:
     for _ in range(int(ENDPOINT_TIMEOUT_S / 0.25)):
         items, _version = await api.list("SpiderEndpoint")
         endpoints = {key_of(item): item for item in items}
-        problems = [problem for pod in pods for problem in _endpoint_problems(pod, endpoints.get(pod.key))]
+        problems = [problem for pod in pods for problem in endpoint_problems(pod, endpoints.get(pod.key))]
         wanted = {pod.key for pod in pods}
         problems += [f"SpiderEndpoint {'/'.join(key)} has no pod" for key in endpoints if key not in wanted]
         if not problems:
@@ -130,7 +130,8 @@ async def match_endpoints(api: Api, pods: Sequence[LivePod]) -> list[str]:
     return problems
 
 
-def _endpoint_problems(pod: LivePod, endpoint: Object | None) -> list[str]:
+def endpoint_problems(pod: LivePod, endpoint: Object | None) -> list[str]:
+    """What the pod's SpiderEndpoint says otherwise than its interfaces."""
     label = "/".join(pod.key)
     if endpoint is None:
         return [f"{label} has no SpiderEndpoint"]

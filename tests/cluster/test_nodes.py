@@ -183,6 +183,7 @@ async def test_a_crashed_nodes_pods_come_back_with_it_and_no_address_leaks_or_do
     await end(api, deployment)
 
 
+@pytest.mark.case("R00002")
 async def test_running_pods_and_new_ones_survive_restarts_of_etcd_and_the_api_server(
     cluster: RealCluster, api: Kube
 ) -> None:

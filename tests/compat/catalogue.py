@@ -131,8 +131,7 @@ CASES: Mapping[str, str] = {
 WITHOUT_TEST: Mapping[str, str] = {
     "A00001": "pools have had no vlan since Spiderpool v1.0; nothing is left to compare",
     "I00014": "Spiderpool has no cluster default Subnets any more; its own test is switched off",
-    "R00002": "needs a real etcd: see tests/cluster",
+    "R00002": "needs a real etcd: `make e2e-nodes` runs it (tests/cluster/test_nodes.py), and its outcomes were not at hand",
     "R00005": "nothing of Nephila uses the cluster's DNS",
-    "P00002": "measured by e2e/bench, not judged here",
 }
 """Cases that have no test here, and why. A case that is neither here nor tested is reported as missing."""

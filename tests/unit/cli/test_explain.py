@@ -348,3 +348,18 @@ def test_an_unknown_pod_or_node_is_said_so(bare: Site) -> None:
     with pytest.raises(CliError, match="node 'node-9' does not exist"):
         explained(bare, node="node-9")
     assert bare.cluster().wall == WALL
+
+
+def test_a_machine_is_known_by_its_own_name(bare: Site) -> None:
+    bare.pool("p", "10.1.0.0/24", "10.1.0.3")
+    owner = {"kind": "VirtualMachineInstance", "namespace": "default", "name": "vm", "interface": "eth0"}
+    bare.block("ip4-10-1-0-0", "10.1.0.0/26", pins=[{"slot": 3, "owner": owner}])
+    instance = {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstance",
+        "name": "vm",
+        "uid": "u",
+        "controller": True,
+    }
+    bare.pod("virt-launcher-vm-x7q2p", annotations=named("p"), owners=[instance])
+    assert "10.1.0.3 is pinned to this pod" in explain_text(explained(bare, "virt-launcher-vm-x7q2p"))
