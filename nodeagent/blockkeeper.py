@@ -177,19 +177,25 @@ class BlockKeeper(LeaseView):
         by_page: dict[Page, list[SlotId]] = {}
         for slot in cool_until_wall:
             by_page.setdefault(slot.page, []).append(slot)
-        done = 0
-        for page, slots in by_page.items():
-            mask = sum(slot.bit for slot in slots)
+        return sum([await self._finish_on(page, slots, cool_until_wall) for page, slots in by_page.items()])
+
+    async def _finish_on(self, page: Page, slots: list[SlotId], cool_until_wall: Mapping[SlotId, float]) -> int:
+        """Those that are still leaving when it is this write's turn: an earlier one may have finished them, and a pin have come back since."""
+        left: list[SlotId] = []
+
+        def decide(block: Block) -> Block:
             wall = self._clock.wall()
-            cooling = [Cooling(slot.bit, cool_until_wall[slot]) for slot in slots if cool_until_wall[slot] > wall]
-            if await self._change(page, lambda block, m=mask, c=cooling: lease.give_back(block, self.me, m, c)) is None:  # type: ignore[misc]
-                continue
-            self._journal.commit([DropSlot(slot.domain, slot.family, slot.value) for slot in slots])
-            for slot in slots:
-                self._stock.drop(slot)
-            done += len(slots)
-            log.info("lease_given_back", block=page.name, slots=len(slots))
-        return done
+            left[:] = [s for s in slots if (held := self._stock.get(s)) is not None and held.state is State.LEAVING]
+            cooling = [Cooling(slot.bit, cool_until_wall[slot]) for slot in left if cool_until_wall[slot] > wall]
+            return lease.give_back(block, self.me, sum(slot.bit for slot in left), cooling) if left else block
+
+        if await self._change(page, decide) is None or not left:
+            return 0
+        self._journal.commit([DropSlot(slot.domain, slot.family, slot.value) for slot in left])
+        for slot in left:
+            self._stock.drop(slot)
+        log.info("lease_given_back", block=page.name, slots=len(left))
+        return len(left)
 
     # Retake and read back ------------------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
 
+ADD_TIMEOUT_S = 20.0  # of the shim
 FASTEST = 1.25  # of the machines' clocks: a cooldown measured on it is shorter in true time
 ROUNDING_S = 1.1  # cooling that travels in a block is written in whole seconds or rounded
 
@@ -101,7 +102,10 @@ class Checker:
         if block is None or not self._world.is_stored(block) or not self._is_leased_to(slot, machine.name):
             self.fail("I2", f"{slot} was granted on {machine.name}, which holds no lease of it")
         if self._world.plan.probe is not None:
-            self._is_proven(machine, slot, self._world.plan.probe.verify_interval_s)
+            # A pinned address is probed inline, within its ADD; its pin's compare-and-swap may take a while after that.
+            interval_s = self._world.plan.probe.verify_interval_s
+            pinned = block is not None and bool(block.pinned & slot.bit)
+            self._is_proven(machine, slot, max(interval_s, ADD_TIMEOUT_S) if pinned else interval_s)
 
     def _is_proven(self, machine: Machine, slot: SlotId, interval_s: float) -> None:
         """Where addresses are verified, this very process must have found this one silent, and not too long ago."""

@@ -234,7 +234,7 @@ class Kubelet:
     def _later(self, work: object) -> None:
         task: asyncio.Task[None] = self.world.loop.create_task(work)  # type: ignore[arg-type]
         self._background[task] = None
-        task.add_done_callback(self._background.pop)
+        task.add_done_callback(lambda done: self._background.pop(done, None))
 
     @staticmethod
     def request(verb: str, sandbox: Sandbox) -> HttpRequest:

@@ -62,6 +62,9 @@ class SimLoop(asyncio.BaseEventLoop):
         self._numbers = itertools.count()
         self._halted = False
         self.steps = 0
+        self.on_failure: Callable[[str, BaseException], None] = lambda _who, _error: (
+            None
+        )  # a callback of a live process
         self._step_limit = MAX_STEPS_AT_ONCE
         self.set_exception_handler(
             lambda _loop, _context: None
@@ -150,8 +153,9 @@ class SimLoop(asyncio.BaseEventLoop):
                 context.run(handle._callback, *handle._args)
             except (SystemExit, KeyboardInterrupt):
                 raise
-            except BaseException as error:  # noqa: BLE001  # as asyncio.Handle._run does
-                self.call_exception_handler({"message": "a callback failed", "exception": error, "handle": handle})
+            except BaseException as error:  # noqa: BLE001  # asyncio, too, lets the loop go on
+                if process is None or process.alive:
+                    self.on_failure(process.name if process else "the world", error)
             if self._halted:
                 return
         self._let_time_pass()

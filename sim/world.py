@@ -27,7 +27,7 @@ from sim.clock import SimClock
 from sim.faults import Faults
 from sim.kubelet import Kubelet
 from sim.leading import Candidate
-from sim.loop import Deadlock, Livelock, SimLoop, run
+from sim.loop import Deadlock, Livelock, ProcessKilled, SimLoop, run
 from sim.machine import Machine
 from sim.plan import IDENTITY, SET, Plan
 from sim.quiet import picture, unfinished
@@ -91,6 +91,7 @@ class World:
         # The candidates live on the first two machines and die with them.
         self.candidates = [Candidate(self, machine) for machine in list(self.machines.values())[:2]]
         self.workload = Workload(self)
+        loop.on_failure = self._callback_failed
 
     @property
     def probes(self) -> bool:
@@ -117,6 +118,11 @@ class World:
         expected = code in EXPECTED_CODES or (code == 5 and self.faults.has("disk-error"))
         if not expected and not (code in (110, 111, 112) and self.faults.has("pool-edit")):
             self.checker.fail("answer", f"ADD of {sandbox} was refused: {answer}")
+
+    def _callback_failed(self, who: str, error: BaseException) -> None:
+        """asyncio only logs what a callback raises; here it is a defect, be it of the product or of the simulation."""
+        if not self.over and not isinstance(error, ProcessKilled):
+            self.checker.crashed(who, error)
 
     # API objects ---------------------------------------------------------------------------------------------------------------------
 

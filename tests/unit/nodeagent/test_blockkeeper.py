@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -159,6 +160,27 @@ async def test_a_pin_is_not_forgotten_while_its_block_cannot_be_read(node: Node)
     with pytest.raises(ApiUnreachable):
         await node.keeper.claim("pool", "", addresses(1), 1)
     assert node.keeper.must_leave(held.slot) and node.keeper.is_pinned(held.slot)
+
+
+async def test_a_second_give_back_of_a_slot_does_not_take_it_away_again_after_it_came_back(node: Node) -> None:
+    """Seed 4005: the sweep of pins and the refill finished the same slot; in between its pin had come back, and its pod had it."""
+    await node.claim(2)
+    (first, second) = list(node.stock)
+    node.stock.leave([first.slot])
+    slots = {first.slot: float("-inf")}
+    page = first.slot.page
+    turn = node.keeper._turn(page)
+    await turn.acquire()  # both wait for their turn
+    once, again = (asyncio.ensure_future(node.keeper.finish_leaving(slots)) for _ in range(2))
+    await asyncio.sleep(0)
+    turn.release()
+    assert await once == 1
+    node.stock.hold(first.slot, "pool", node.clock.now())
+    node.stock.allocate(first.slot)
+    await node.write(lambda block: lease.claim(block, ME, first.slot.bit))
+    assert await again == 0
+    mine = (await node.block()).lease_of(ME)
+    assert mine is not None and mine.slots == first.slot.bit | second.slot.bit
 
 
 def _suspect(block: Block) -> Block:

@@ -101,3 +101,22 @@ def test_threads_are_refused() -> None:
 
     with pytest.raises(RuntimeError, match="thread"):
         run(story())
+
+
+def test_what_a_callback_of_a_live_process_raises_is_told() -> None:
+    loop = SimLoop()
+    told: list[str] = []
+    loop.on_failure = lambda who, error: told.append(f"{who}: {error}")
+
+    def fail() -> None:
+        raise ValueError("a defect")
+
+    async def story() -> None:
+        living, dead = Process("living"), Process("dead")
+        dead.alive = False
+        for process in (living, dead):
+            loop.call_soon(fail, context=process.context.copy())
+        await asyncio.sleep(0)
+
+    run(story(), loop)
+    assert told == ["living: a defect"]
