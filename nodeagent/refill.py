@@ -6,7 +6,7 @@ Event-driven: `kick` after anything that changes demand; a tick only matures coo
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -33,14 +33,17 @@ API_REST_S = 1.0
 FIRST_DRY_S = 0.05
 SAVING_S = 10.0  # how long a recalled pool is held without warm stock, so that what was given back is not claimed again
 EXHAUSTED_S = 1.0  # the longest pause between two claims on a pool that had nothing to give
+RECALL_S = 0.7  # how long an ADD waits for another node's free address before it goes on to the next pool of its list; most come within 0.25 s
 
 
 @dataclass(frozen=True, slots=True)
 class _Dry:
-    """A pool of which the last claim got nothing."""
+    """A pool of which claims have got nothing, from `since` on."""
 
+    since: float
     until: float
     pause_s: float
+    told: bool = False  # those who wait know that they may go on to their next pool
 
 
 class Refill:
@@ -83,8 +86,16 @@ class Refill:
         self._kicked()
 
     def is_exhausted(self, pool: str) -> bool:
-        """True if a claim for a waiting ADD got nothing a moment ago: the next pool of its list should be tried."""
-        return pool in self._dry
+        """True if nothing can be hoped for from this pool now, so that the next one of an ADD's list should be tried.
+
+        A claim that gets nothing shows it, if the leader says that nothing is free elsewhere, or says nothing. Else the free addresses lie on other
+        nodes: they are recalled first, and so much time they have.
+        """
+        dry = self._dry.get(pool)
+        if dry is None:
+            return False
+        supply = self._world.supply(pool)
+        return supply is None or supply[0] == 0 or self._clock.now() - dry.since >= RECALL_S
 
     def wanted(self, pool: str) -> int:
         """Free addresses that this node needs now: for ADDs that wait, and for pods that are bound here and have not asked yet."""
@@ -104,7 +115,7 @@ class Refill:
         self._offered[pool] = pages
         self.save(pool)
         if pool in self._dry:
-            self._dry[pool] = _Dry(float("-inf"), FIRST_DRY_S)
+            self._dry[pool] = replace(self._dry[pool], until=float("-inf"), pause_s=FIRST_DRY_S)
         self.kick()
 
     async def run(self) -> None:
@@ -205,11 +216,13 @@ class Refill:
             self._dry.pop(pool, None)
             self._line.wake(pool, got)
             return
-        pause = min(2 * self._dry[pool].pause_s, EXHAUSTED_S) if pool in self._dry else FIRST_DRY_S
-        first = pool not in self._dry
-        self._dry[pool] = _Dry(self._clock.now() + pause, pause)
-        if first:
+        now, dry = self._clock.now(), self._dry.get(pool)
+        pause = min(2 * dry.pause_s, EXHAUSTED_S) if dry else FIRST_DRY_S
+        dry = _Dry(dry.since if dry else now, now + pause, pause, told=dry is not None and dry.told)
+        self._dry[pool] = dry
+        if not dry.told and self.is_exhausted(pool):
             # Once, and all, also those who came during the claim: who has another pool in its list goes on to that.
+            self._dry[pool] = replace(dry, told=True)
             self._line.wake(pool, self._line.waiting(pool))
 
     def _batch(self, pool: str, size: int) -> int:

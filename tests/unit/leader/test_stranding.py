@@ -51,6 +51,24 @@ async def test_an_add_gets_an_address_that_is_free_on_another_node(lab: Lab) -> 
         assert time.monotonic() - began < 1.0
 
 
+async def test_what_is_free_elsewhere_comes_before_the_next_pool_of_the_list(lab: Lab) -> None:
+    """The first pool is not exhausted as long as another node has a free address of it; then the next one serves without a pause."""
+    await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.2")
+    await lab.pool("backup", "10.8.0.0/24", "10.8.0.1-10.8.0.9")
+    listed = {"ipam.spidernet.io/ippool": '{"ipv4":["small","backup"]}'}
+    async with lab.agent("n1") as one, lab.agent("n2") as two, leader(lab):
+        await hoard(one)
+        await one.keeper.claim("small", "", one.world.pools.effective["small"], 2)
+        await eventually(lambda: (two.world.supply("small") or (0, 0))[0] == 2)
+        got = [(await add(two, f"c{i}", await lab.pod(f"p{i}", "n2", listed)))[0] for i in range(2)]
+        assert got == ["10.7.0.1", "10.7.0.2"] or got == ["10.7.0.2", "10.7.0.1"]
+        await eventually(lambda: two.world.supply("small") == (0, 1))
+        assert (await add(two, "c2", await lab.pod("p2", "n2", listed)))[0].startswith("10.8.")
+        began = time.monotonic()
+        assert (await add(two, "c3", await lab.pod("p3", "n2", listed)))[0].startswith("10.8.")
+        assert time.monotonic() - began < 0.3
+
+
 async def test_without_a_leader_the_same_add_fails(lab: Lab) -> None:
     """The test above shows something: nothing but the leader brings the address."""
     await lab.pool("small", "10.7.0.0/24", "10.7.0.1-10.7.0.8")
