@@ -138,7 +138,10 @@ def forget_expired(block: Block, wall: float) -> Block:
 
 
 def pin(block: Block, node: NodeRef, slot: int, owner: PinOwner, holder: Holder) -> Block:
-    """Reserve a slot of the node's own lease for an identity that starts on it now."""
+    """Reserve a slot of the node's own lease for an identity that starts on it now.
+
+    A pin on another slot that an earlier start made and nobody has ends here: an identity has one address. Refused if a pod may still have that one.
+    """
     lease = block.lease_of(node)
     if lease is None or not lease.slots >> slot & 1:
         raise LeaseRefused(f"slot {slot} of {block.page.name} is not in {node.name}'s lease")
@@ -150,7 +153,10 @@ def pin(block: Block, node: NodeRef, slot: int, owner: PinOwner, holder: Holder)
     wanted = Pin(slot, owner, holder)
     if present == wanted:
         return block
-    pins = (*(other for other in block.pins if other.slot != slot), wanted)
+    for other in block.pins:
+        if other.slot != slot and other.owner.same_identity(owner) and other.seats:
+            raise LeaseRefused(f"{owner.namespace}/{owner.name} has slot {other.slot} of {block.page.name} already")
+    pins = (*(other for other in block.pins if other.slot != slot and not other.owner.same_identity(owner)), wanted)
     return _touch(replace(block, pins=_ordered(pins)), node)
 
 

@@ -424,7 +424,10 @@ class BlockKeeper(LeaseView):
         cool_until = now + min(cool_until_wall - wall, self._cooldown_s) if cool_until_wall > wall else NEVER
         self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))
         if record is not None and record.state == "leaving":
-            self._stock.leave([slot])
+            for held in self._stock.leave([slot]):
+                held.released_at = (
+                    record.released_now if record.released_now <= now else NEVER
+                )  # else: of an earlier boot
         if record is not None and record.state == "quarantined":
             self._stock.accuse(slot)
 

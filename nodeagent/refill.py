@@ -27,6 +27,7 @@ from nodeagent.world import World
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
+INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: for so long a pinned address may still be on it
 STARVING_TICK_S = 0.05
 SETTLE_S = 0.01  # a burst of ADDs is looked at once, after it
 API_REST_S = 1.0
@@ -69,6 +70,7 @@ class Refill:
         self._clock = clock
         self._is_open = is_open
         self._early_s = early_s
+        self._gone_at: float | None = None  # when the next sandbox's interface is surely gone
         self._lost = LostSlots(keeper, stock, clock)
         self._kicked = Kick()
         self._dry: dict[str, _Dry] = {}
@@ -130,13 +132,13 @@ class Refill:
 
     def _tick_s(self) -> float:
         """For how long time alone changes nothing. Where ADDs wait: until a dry pool is tried again, or an address has rested."""
-        moments = [self._clock.now() + TICK_S]
+        moments = [self._clock.now() + TICK_S] + ([self._gone_at] if self._gone_at is not None else [])
         for pool in self._line.pools():
             is_dry = pool in self._dry
             moments += [self._dry[pool].until] if is_dry else []
             rested = self._stock.next_rested(pool)
             moments += [] if rested is None else [rested - self._early_s if is_dry else rested]
-        return max(min(moments) - self._clock.now(), STARVING_TICK_S if self._line.pools() else TICK_S)
+        return max(min(moments) - self._clock.now(), STARVING_TICK_S)
 
     async def round(self) -> None:
         """One pass over all pools. Raises ApiUnreachable."""
@@ -253,6 +255,9 @@ class Refill:
         if strays:
             await self._keeper.give_back(strays)
         leaving = [held for pool in self._stock.pools() for held in self._stock.of_pool(pool, State.LEAVING)]
+        lingering = [held.released_at + INTERFACE_S for held in leaving if held.released_at + INTERFACE_S > now]
+        self._gone_at = min(lingering, default=None)
+        leaving = [held for held in leaving if held.released_at + INTERFACE_S <= now]
         if leaving:
             offset = self._clock.wall() - self._clock.now()
             await self._keeper.finish_leaving({held.slot: held.cool_until + offset for held in leaving})

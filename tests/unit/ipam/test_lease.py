@@ -254,3 +254,13 @@ def test_what_a_node_s_sandboxes_still_use_comes_back_unless_somebody_has_it_or_
     assert mine is not None and mine.slots == 0b0010 and mine.epoch == back.epoch == with_other.epoch + 1
     assert back.suspect == 0b0101, "it is suspect no longer; the others are"
     assert lease.regain(back, A, 0b0001) is back
+
+
+def test_an_identity_has_one_pin_a_block_and_an_abandoned_one_ends() -> None:
+    """Seed 430: a start that was given up had left a pin on another address, which the next node then took for the identity's own."""
+    first = lease.pin(block(a=0b011), A, 0, WEB0, Holder("node-a", "pod-1"))
+    with pytest.raises(lease.LeaseRefused):
+        lease.pin(first, A, 1, WEB0, Holder("node-a", "pod-1"))
+    abandoned = lease.vacate_pin(first, A, 0, "pod-1")
+    second = lease.pin(abandoned, A, 1, WEB0, Holder("node-a", "pod-1"))
+    assert [pin.slot for pin in second.pins] == [1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from ipam.blocks import Pin
 from ipam.slots import SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
+from nodeagent.refill import INTERFACE_S
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http
 
 OWNER = OwnerReference(api_version="apps/v1", kind="StatefulSet", name="web", uid="set-1", controller=True)
@@ -86,6 +88,16 @@ async def test_a_restarted_pod_keeps_its_address_and_nobody_else_gets_it_meanwhi
         taken = [await add(agent, f"o{i}", pod) for i, pod in enumerate(others)]
         assert first not in taken
         assert await add(agent, "c2", await web(lab, "n1")) == first
+
+
+async def test_the_address_moves_only_when_the_old_interface_is_surely_gone(lab: Lab) -> None:
+    """Seed 365: the main plugin asks for the DEL before it removes the interface; the next pod of the name had the address while it was still up."""
+    async with lab.agent("n1") as one, lab.agent("n2") as two:
+        first = await add(one, "c1", await web(lab, "n1"))
+        await delete(one, "c1")
+        deleted = time.monotonic()
+        assert await add(two, "c2", await web(lab, "n2")) == first
+        assert time.monotonic() - deleted >= INTERFACE_S
 
 
 async def test_the_address_follows_the_pod_to_another_node(lab: Lab) -> None:
