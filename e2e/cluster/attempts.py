@@ -54,11 +54,12 @@ class Attempt:
     content_type: str = "application/json"
 
 
-def pin(slot: int, name: str, node: str = "", uid: str = "") -> Body:
+def pin(slot: int, name: str, node: str = "", uid: str = "", source: tuple[str, str] | None = None) -> Body:
     entry: Body = {
         "slot": slot,
         "owner": {"kind": "StatefulSet", "namespace": "default", "name": name, "interface": "eth0"},
     }
+    entry |= {"source": {"node": source[0], "podUID": source[1]}} if source else {}
     return entry | {"holder": {"node": node, "podUID": uid}} if node else entry
 
 
@@ -79,7 +80,9 @@ def block() -> Body:
             ],
             "pins": [
                 pin(0, "own-0", "node-a", "pod-a"),
+                pin(1, "here", "node-a", "pod-t", ("node-b", "pod-s")),
                 pin(8, "busy-0", "node-b", "pod-b"),
+                pin(9, "there", "node-b", "pod-t", ("node-a", "pod-s")),
                 pin(20, "idle-0"),
                 pin(40, "idle-1"),
             ],
@@ -194,6 +197,16 @@ def block_attempts() -> list[Attempt]:
         _change("give a vacant pin another owner", _pins((20, pin(20, "other-0"))), says=_PIN_RULE),
         _change("pin a slot outside its lease", _pins((50, pin(50, "new-0", "node-a", "p"))), says=_PIN_RULE),
         _change("pin a slot of its lease for node-b", _pins((4, pin(4, "new-0", "node-b", "p"))), says=_PIN_RULE),
+        _change(
+            "make its own pod the source of node-b's pin",
+            _pins((8, pin(8, "busy-0", "node-b", "pod-b", ("node-a", "pod-x")))),
+            says=_PIN_RULE,
+        ),
+        _change(
+            "drop node-b's pod from a pin while their machine migrates",
+            _pins((1, pin(1, "here", "node-a", "pod-t"))),
+            says=_PIN_RULE,
+        ),
         _change("clear a suspect slot of node-b", lambda spec: spec.update(suspect="2,30"), says=_SUSPECT),
         _change("clear a suspect slot that nobody leases", lambda spec: spec.update(suspect="2,10"), says=_SUSPECT),
         _change("make a slot suspect", lambda spec: spec.update(suspect="2,10,12,30"), says=_SUSPECT),
@@ -251,6 +264,25 @@ def allowed_attempts() -> list[Attempt]:
         _change(
             "move a vacant pin here, out of node-b's lease",
             _both(_pins((40, leased)), _leases(0, slots="0-7,40"), _leases(1, slots="8-15", epoch=101)),
+            by=By.NOBODY,
+        ),
+        _change(
+            "share the address of a machine that migrates here",
+            _both(
+                _pins((8, pin(8, "busy-0", "node-a", "pod-new", ("node-b", "pod-b")))),
+                _leases(0, slots="0-8"),
+                _leases(1, slots="9-15,40", epoch=101),
+            ),
+            by=By.NOBODY,
+        ),
+        _change(
+            "give up the seat of a machine that has migrated to node-b",
+            _pins((9, pin(9, "there", "node-b", "pod-t"))),
+            by=By.NOBODY,
+        ),
+        _change(
+            "return a machine to node-b whose migration here failed",
+            _both(_pins((1, pin(1, "here", "node-b", "pod-s", ("node-b", "pod-s")))), _leases(0, slots="0,2-7")),
             by=By.NOBODY,
         ),
         _change(
