@@ -130,7 +130,11 @@ async def test_policies_refuse_even_what_a_too_generous_role_allows(court: Court
 async def test_the_stricter_policy_lets_only_vacant_pins_move(court: Court) -> None:
     admin = court.cluster.client()
     await install(admin, policies=("ipblocks-vacant",))
-    titles = {"take over a pin whose pod was replaced by one here", "end node-b's pin, as if its pod were replaced"}
+    titles = {
+        "take over a pin whose pod was replaced by one here",
+        "end node-b's pin, as if its pod were replaced",
+        "share the address of a machine that migrates here",
+    }
     steps = allowed_attempts()
     strict = [attempt for attempt in steps if attempt.title in titles]
     assert {attempt.title for attempt in strict} == titles
