@@ -200,6 +200,7 @@ def _pin_to_move(block: Block, owner: PinOwner) -> Pin:
 
 
 def _bring(block: Block, present: Pin, node: NodeRef, wanted: Pin) -> Block:
+    """The lease's epoch grows even where nothing else changes: who waits for evidence about this seat sees that a start is under way."""
     bit = 1 << present.slot
     moved = block
     for lease in block.leases:
@@ -208,8 +209,6 @@ def _bring(block: Block, present: Pin, node: NodeRef, wanted: Pin) -> Block:
     mine = moved.lease_of(node)
     if mine is None or not mine.slots & bit:
         moved = _add_to_lease(moved, node, bit)
-    if moved is block and present == wanted:
-        return block
     pins = (*(other for other in moved.pins if other.slot != present.slot), wanted)
     return _touch(replace(moved, pins=_ordered(pins)), node) if moved is block else replace(moved, pins=_ordered(pins))
 

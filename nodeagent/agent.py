@@ -142,7 +142,7 @@ class Agent:
         )
         self.macs.listeners.append(self.outbox.on_mac)
         identities = Identities(ports.store, config.features)
-        self.evidence = Evidence(ports.store, self.keeper, self.allocator, self.stock, identities)
+        self.evidence = Evidence(ports.store, self.keeper, self.allocator, self.stock, identities, clock)
         self.pins = Pins(ports.store, self.keeper, self.stock, self.world, clock, self.evidence)
         self.pins.settled.append(self._settled)
         self.afterwards = Afterwards()

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
+from adapters.clock import Clock
 from adapters.kube.store import Store, StoreError
 from crds.core import NODE, Pod
 from crds.nephila import IP_NODE
@@ -20,6 +21,7 @@ from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.identities import Identities, Identity
 
+WATCH_S = 4.0  # longer than `pins.GRANT_S`, whatever the rates of the two nodes' clocks
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # an administrator's word that nothing runs on the node (KEP-2268)
 
 WhyNotSilent: TypeAlias = Callable[[SlotId], Awaitable[str]]
@@ -36,6 +38,7 @@ class Evidence:
         allocator: Allocator,
         stock: Stock,
         identities: Identities,
+        clock: Clock,
         why_not_silent: WhyNotSilent | None = None,
     ) -> None:
         self._store = store
@@ -43,7 +46,9 @@ class Evidence:
         self._allocator = allocator
         self._stock = stock
         self._identities = identities
+        self._clock = clock
         self.why_not_silent = why_not_silent
+        self._watched: dict[SlotId, tuple[Holder, int, float]] = {}  # whose seat, under which epoch, since when
         self.sees: Callable[[SlotId], bool] = lambda _slot: True  # which slots a probe can reach, where probes are made
 
     async def migration_source(self, identity: Identity, pod: Pod, pin: Pin) -> Holder | None:
@@ -68,7 +73,7 @@ class Evidence:
         for former in pin.seats:
             if former.pod_uid == pod.uid or self._is_on_record(former, slot, block):
                 continue
-            if why := await self._why_not_gone(former, slot, identity, pod):
+            if why := await self._why_not_gone(former, slot, identity, pod) or self._why_too_early(former, slot, block):
                 return why
         if (probe := self._probe_for(slot)) is not None:
             return await probe(slot)
@@ -107,6 +112,15 @@ class Evidence:
         if self._probe_for(slot) is None and not await self.is_out_of_service(former.node):
             return f"pod {former.pod_uid} on node {former.node} is not known to be gone"
         return ""
+
+    def _why_too_early(self, former: Holder, slot: SlotId, block: Block) -> str:
+        """An ADD of the former pod may be under way, with no sandbox on the wire yet: it grants soon after it wrote the pin, or not at all."""
+        epoch = next((lease.epoch for lease in block.leases if lease.slots & slot.bit), 0)
+        now = self._clock.now()
+        seen = self._watched.get(slot)
+        if seen is None or seen[:2] != (former, epoch):
+            seen = self._watched[slot] = (former, epoch, now)
+        return "" if now - seen[2] >= WATCH_S else f"pod {former.pod_uid} on node {former.node} may be starting"
 
     def _is_on_record(self, former: Holder, slot: SlotId, block: Block) -> bool:
         """The former pod ran on this very node, whose journal no longer has it: its DEL was seen."""

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 
 POLL_S = 0.2  # between two looks at a pin whose former holder is not gone yet
 SWEEP_S = 1.0
+GRANT_S = 2.0  # from the beginning of the write of a pin to its grant
 
 
 class Pins:
@@ -116,6 +117,7 @@ class PinnedAdd:
         self._pod = pod
         self._at_work = at_work
         self.slots: set[SlotId] = set()
+        self._written_at = float("inf")
 
     async def bring(
         self, candidates: Mapping[Family, tuple[str, ...]], awaited: Iterable[Family], deadline: float
@@ -149,6 +151,8 @@ class PinnedAdd:
         for held in fresh:
             slot = held.slot
 
+            self._write_begins()
+
             def decide(block: Block, slot: SlotId = slot) -> Block:
                 return lease.pin(block, me, _ordinal(slot), self._owner, holder)
 
@@ -159,7 +163,14 @@ class PinnedAdd:
             log.info("slot_pinned", address=str(slot), pod=f"{self._pod.namespace}/{self._pod.name}")
 
     def still_ours(self, picks: Iterable[Held]) -> None:
-        """Right before the grant, after all the waiting. Raises PinnedElsewhere if a slot was taken away meanwhile."""
+        """Right before the grant, after all the waiting. Raises PinnedElsewhere if a slot was taken away meanwhile, or may have been: whoever
+        finds our pod gone from the API, and the address silent, watches its pin for longer than this before it takes it (`evidence.WATCH_S`).
+        """
+        if self._pins.clock.now() - self._written_at > GRANT_S:
+            raise PinnedElsewhere(
+                f"the pin of {self._owner.namespace}/{self._owner.name} was written too long ago",
+                hint="the kubelet tries again",
+            )
         for held in picks:
             if not self._is_kept(held.slot):
                 raise PinnedElsewhere(f"{held.slot} left this node meanwhile", hint="the kubelet tries again")
@@ -273,6 +284,7 @@ class PinnedAdd:
 
     async def _bring(self, slot: SlotId, decide: Callable[[Block], Block]) -> Held | None:
         self._keep(slot)
+        self._write_begins()
         if await self._keeper.change(slot.page, decide) is None or not self._is_kept(slot):
             return None
         log.info("pin_moved", address=str(slot), pod=f"{self._pod.namespace}/{self._pod.name}")
@@ -291,6 +303,9 @@ class PinnedAdd:
         return lease.unpin(block, _ordinal(slot), self._owner, block.term)
 
     # Small -----------------------------------------------------------------------------------------------------------------------------
+
+    def _write_begins(self) -> None:
+        self._written_at = min(self._written_at, self._pins.clock.now())
 
     def _holder(self) -> Holder:
         return Holder(self._keeper.me.name, self._pod.uid)

@@ -252,7 +252,10 @@ async def test_a_migration_cannot_change_the_address(lab: Lab) -> None:
         assert error["code"] == 11 and "a live migration cannot change it" in error["msg"]
 
 
-async def test_a_dead_source_node_gives_way_to_the_restarted_machine_on_evidence(lab: Lab) -> None:
+async def test_a_dead_source_node_gives_way_to_the_restarted_machine_on_evidence(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nodeagent.evidence.WATCH_S", 0.5)
     vmi = await machine(lab)
     async with lab.agent("n1") as one:
         source = await launcher(lab, vmi, "n1")

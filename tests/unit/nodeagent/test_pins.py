@@ -175,7 +175,8 @@ async def test_a_waiting_add_gets_the_address_as_soon_as_the_former_node_acknowl
 
 
 @pytest.mark.parametrize("evidence", ["taint", "removed", "silent"])
-async def test_a_dead_node_gives_way_on_evidence(lab: Lab, evidence: str) -> None:
+async def test_a_dead_node_gives_way_on_evidence(lab: Lab, evidence: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nodeagent.evidence.WATCH_S", 0.5)
     async with lab.agent("n1") as one:
         first = await add(one, "c1", await web(lab, "n1"))
     async with lab.agent("n2") as two:
@@ -370,3 +371,32 @@ async def test_concurrent_adds_of_many_identities_on_two_nodes_never_collide(lab
         pods = [await web(lab, f"n{(i + 1) % 2 + 1}", f"web-{i}", note) for i in range(30)]
         after = await asyncio.gather(*(add(agents[(i + 1) % 2], f"d{i}", pod) for i, pod in enumerate(pods)))
         assert after == before and len(await pins(lab)) == 30
+
+
+async def test_an_address_is_not_taken_from_a_start_that_may_be_under_way(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 541: a pod was force-deleted while its ADD waited for the other family; its address was silent, moved, and was granted after all."""
+    monkeypatch.setattr("nodeagent.evidence.WATCH_S", 1.0)
+
+    async def silent(_slot: SlotId) -> str:
+        return ""
+
+    async with lab.agent("n1") as one, lab.agent("n2") as two:
+        await add(
+            one, "c1", await web(lab, "n1")
+        )  # a pin with a seat; whether its sandbox is up already, n2 cannot know
+        pod = await web(lab, "n2")
+        two.evidence.why_not_silent = silent
+        began = time.monotonic()
+        assert await add(two, "c2", pod)
+        assert time.monotonic() - began >= 1.0
+
+
+async def test_a_start_that_wrote_its_pin_too_long_ago_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nodeagent.pins.GRANT_S", -1.0)
+    async with lab.agent("n1") as agent:
+        pod = await web(lab, "n1")
+        assert (await failed(agent, http("ADD", "c1", pod)))["code"] == 11
+        monkeypatch.setattr("nodeagent.pins.GRANT_S", 2.0)
+        assert await add(agent, "c2", pod), "the next attempt writes it anew"
