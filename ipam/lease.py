@@ -99,9 +99,11 @@ def retake(block: Block, node: NodeRef, former: NodeRef, remembered_epoch: int) 
         raise LeaseRefused(
             f"the lease of {former.name} on {block.page.name} is not as remembered (epoch {remembered_epoch})"
         )
-    epoch = block.epoch + 1
-    leases = tuple(replace(other, node=node, epoch=epoch) if other is lease else other for other in block.leases)
-    return replace(block, leases=leases, epoch=epoch)
+    mine = block.lease_of(
+        node
+    )  # under the present Node UID already, while another is left under the former: they become one
+    kept = replace(block, leases=tuple(other for other in block.leases if other not in (lease, mine)))
+    return _add_to_lease(kept, node, lease.slots | (mine.slots if mine else 0))
 
 
 def reclaim(block: Block, lease: Lease, slots: int, term: int) -> Block:

@@ -265,3 +265,16 @@ def test_an_identity_has_one_pin_a_block_and_an_abandoned_one_ends() -> None:
     abandoned = lease.vacate_pin(first, A, 0, "pod-1")
     second = lease.pin(abandoned, A, 1, WEB0, Holder("node-a", "pod-1"))
     assert [pin.slot for pin in second.pins] == [1]
+
+
+def test_leases_under_the_former_and_the_present_node_uid_become_one() -> None:
+    """Seed 46: the API server refused the re-taken lease for ever, because the node had one under its present UID already."""
+    former = NodeRef("node-a", "uid-before")
+    both = lease.claim(lease.claim(lease.claim(lease.new_block(PAGE, 1000), former, 0b0011), A, 0b0100), B, 0b1000)
+    held = both.lease_of(former)
+    assert held is not None
+    after = lease.retake(both, A, former, held.epoch)
+    assert after.problems() == () and after.lease_of(former) is None
+    mine = after.lease_of(A)
+    assert mine is not None and mine.slots == 0b0111 and mine.epoch == after.epoch == both.epoch + 1
+    assert after.lease_of(B) == both.lease_of(B)
