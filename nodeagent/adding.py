@@ -41,6 +41,8 @@ from nodeagent.world import World
 
 Taken = TypeVar("Taken")
 
+MAX_UNSEEN = 256  # pods that were served before the watch had shown them
+
 
 class AddOutcome(msgspec.Struct, frozen=True):
     """For metrics and logs: how an ADD was served."""
@@ -119,6 +121,7 @@ class Adding:
         self._afterwards = afterwards
         self._answers = Answers()
         self._in_flight: dict[tuple[str, str, str], asyncio.Event] = {}
+        self._unseen: dict[str, Pod] = {}  # by UID: served before the watch had shown them
         self.observers: list[Callable[[AddOutcome], None]] = []
         self.started = asyncio.Event()
         """Set once the agent has joined: an ADD that comes earlier waits for that, as for an address."""
@@ -155,6 +158,10 @@ class Adding:
 
     def _answer(self, attempt: Attempt, granted: Granted) -> bytes:
         request, pod = attempt.request, granted.pod
+        if attempt.pod is not None:
+            self._unseen[attempt.pod.uid] = attempt.pod
+            while len(self._unseen) > MAX_UNSEEN:
+                del self._unseen[next(iter(self._unseen))]
         clean = self._needs.clean_gateway(pod, request.ifname, request.conf.ipam)
         answer = self._answers.add_result(request, granted.attachment, pod, self._world.pools.catalog, clean=clean)
         outcome = AddOutcome(granted.attachment, granted.how, self._clock.now() - attempt.began)
@@ -182,7 +189,8 @@ class Adding:
             return self._until_started
         pod = self._world.pods.get(request.pod, request.namespace)
         if pod is None or (request.pod_uid and pod.uid != request.pod_uid):
-            pod = attempt.pod  # the API server may be ahead of our watch
+            # The API server may be ahead of our watch.
+            pod = attempt.pod or (self._served_unseen(request) if pod is None else None)
         if pod is None:
             return self._fetch_pod
         former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
@@ -207,11 +215,17 @@ class Adding:
         self._afterwards(self._on_change)
         return Granted(granted, "waited" if attempt.ticket else "warm", pod)
 
+    def _served_unseen(self, request: CniRequest) -> Pod | None:
+        """The pod as it was read when it got its addresses, which it still has: its next sandbox must not need an API server that is away."""
+        pod = self._unseen.get(request.pod_uid)
+        served = pod is not None and self._allocator.adoptable(request.conf.name, request.ifname, pod.uid) is not None
+        return pod if served else None
+
     def _present(self, attempt: Attempt, present: Attachment) -> Granted | Wait:
         """The pod's interface has its addresses already."""
         if not attempt.told and self._must_tell(present):
             return self._tell
-        seen = self._world.pods.get(present.pod, present.namespace) or attempt.pod
+        seen = self._world.pods.get(present.pod, present.namespace) or attempt.pod or self._unseen.get(present.pod_uid)
         how = "adopted" if attempt.adopted else "repeat"
         return Granted(present, how, seen if seen is not None and seen.uid == present.pod_uid else None)
 

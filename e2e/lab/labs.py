@@ -28,6 +28,7 @@ from e2e.lab.servers import Server, ServerName
 
 HOME = Path("/run/nephila-lab")
 MANIFESTS = Path(__file__).with_name("manifests")
+CONFLIST = "underlay.conflist"  # the network of eth0; a folder of manifests may bring its own
 RACKS = ("a", "b", "c")
 CANDIDATES = 2  # nodes on which agents start a leader: the first ones
 
@@ -149,7 +150,8 @@ def _add_kubelets(
     ledger: Ledger,
     folder: Path,
 ) -> None:
-    default = networks.load_conflist(folder / "underlay.conflist")
+    own = folder / CONFLIST
+    default = networks.load_conflist(own if own.exists() else MANIFESTS / CONFLIST)
     others: dict[Key, Object] = networks.definitions(load_manifests(folder))
     for node, agent in crew.items():
 

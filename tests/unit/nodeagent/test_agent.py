@@ -383,3 +383,25 @@ async def test_default_pools_and_pools_of_this_node_are_warm_before_the_first_po
         await eventually(lambda: min(agent.stock.count(pool, State.READY) for pool in ("mine", "large")) == 16)
         assert agent.stock.count("theirs", *State) == 0
         assert agent.stock.count("v4", *State) == 0  # of the default pools only the first, in the order of names
+
+
+async def test_a_new_sandbox_of_a_pod_that_was_served_needs_no_api_server(lab: Lab) -> None:
+    """After an outage the watch may still rest: its pod was read once for its first ADD, and must not have to be read again."""
+    silent = False
+
+    async def fault(call: Call) -> NotSent | None:
+        return NotSent() if silent and call.verb == "get" else None
+
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=fault)) as agent:
+        agent.world.pods.get = lambda _name, _namespace="": None  # type: ignore[method-assign]
+        pod = await lab.pod("p", "n1", {"ipam.spidernet.io/routes": '[{"dst":"10.99.0.0/16","gw":"10.6.0.9"}]'})
+        first = await agent.serve(http("ADD", "c1", pod))
+        silent = True
+        assert (await agent.serve(http("ADD", "c2", pod))).body == first.body, (
+            "the same address, and the pod's own routes"
+        )
+        assert (await failed(agent, http("ADD", "c9", await lab.pod("q", "n1"))))["code"] == 11
+        await delete(agent, "c2")
+        assert (await failed(agent, http("ADD", "c3", pod)))["code"] == 11, (
+            "what it has no more is not given from memory"
+        )
