@@ -111,8 +111,12 @@ async def test_a_failed_migration_leaves_the_machine_where_it_was(site: Site) ->
     )
     source, _target = await site.running("virt-launcher-vm-aaaaa", "virt-launcher-vm-bbbbb")
     await site.gone("virt-launcher-vm-bbbbb")
-    (pin,) = await pins(site)
-    assert pin["holder"]["podUID"] == pin["source"]["podUID"] == source.uid
+
+    async def is_back() -> bool:
+        (pin,) = await pins(site)
+        return bool(pin["holder"]["podUID"] == pin["source"]["podUID"] == source.uid)
+
+    await site.until(is_back, "the source holds the pin again once the target's interface is surely gone")
     current = await record(site)
     assert (current["uid"], current["node"]) == (source.uid, "node-1")
     (source,) = await site.running("virt-launcher-vm-aaaaa")
