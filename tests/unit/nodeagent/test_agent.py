@@ -393,7 +393,7 @@ async def test_a_new_sandbox_of_a_pod_that_was_served_needs_no_api_server(lab: L
         return NotSent() if silent and call.verb == "get" else None
 
     async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=fault)) as agent:
-        agent.world.pods.get = lambda _name, _namespace="": None  # type: ignore[method-assign]
+        agent.world.pods.get = lambda _name, _namespace="": None  # type: ignore[method-assign,assignment]
         pod = await lab.pod("p", "n1", {"ipam.spidernet.io/routes": '[{"dst":"10.99.0.0/16","gw":"10.6.0.9"}]'})
         first = await agent.serve(http("ADD", "c1", pod))
         silent = True
