@@ -258,7 +258,10 @@ class BlockKeeper(LeaseView):
 
     async def look(self, page: Page) -> Block:
         """The block as it stands in the API now; a decision made on it must still be written by `change`. Raises ApiUnreachable."""
-        return (await self._read(page)).block
+        seen = await self._read(page)
+        if seen != self._mine.get(page):
+            self._outdated.add(page)  # a decision on what was just seen must not be made on an older picture
+        return seen.block
 
     async def refresh(self, page: Page) -> None:
         """Read a block again and bring memory in step with it. Raises ApiUnreachable."""

@@ -183,6 +183,18 @@ async def test_a_second_give_back_of_a_slot_does_not_take_it_away_again_after_it
     assert mine is not None and mine.slots == first.slot.bit | second.slot.bit
 
 
+async def test_what_was_looked_at_is_what_the_next_decision_is_made_on(node: Node) -> None:
+    """Seed 875: a second pin of an identity was to end on a page of ours; our older picture did not show it, so nothing was ever written."""
+    await node.claim(1)
+    owner = PinOwner("StatefulSet", "default", "set-0", "eth0", "set-uid")
+    await node.write(lambda block: lease.claim(block, OTHER, 0b1 << 40))
+    await node.write(lambda block: lease.pin(block, OTHER, 40, owner, Holder("n2", "pod")))
+    await node.write(lambda block: lease.vacate_pin(block, OTHER, 40, "pod"))
+    assert (await node.keeper.look(PAGE)).pin_at(40) is not None
+    await node.keeper.change(PAGE, lambda block: lease.unpin(block, 40, owner, block.term))
+    assert (await node.block()).pin_at(40) is None
+
+
 def _suspect(block: Block) -> Block:
     return replace(block, suspect=block.leased, epoch=block.epoch + 1)
 
