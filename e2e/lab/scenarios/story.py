@@ -33,9 +33,11 @@ async def run(run: Run) -> None:
     before = await run.verify("addresses are unique, recorded, reachable")
 
     async with run.step(f"agent of {VICTIM} killed with -9 amid ADDs and DELs") as finding:
-        await _wave(run)
+        under_way = await _wave(run)
+        if not under_way:
+            finding.problems.append(f"no call was under way on {VICTIM} while its agent was away: nothing was tried")
         retries = len(run.lab.ledger.of("ADD", Fate.AGENT_DOWN)) + len(run.lab.ledger.of("DEL", Fate.AGENT_DOWN))
-        finding.note = f"{retries} calls failed and were retried by the runtime"
+        finding.note = f"{under_way} calls under way meanwhile; {retries} failed and were retried by the runtime"
     after = await run.verify("nothing lost, nothing doubled")
     async with run.step("pods that lived through it kept their addresses") as finding:
         finding.problems += checks.kept(before, after)
@@ -67,8 +69,8 @@ async def _warmed(run: Run) -> str:
     return "; ".join(f"{node}: {sum(ready.values())}" for node, ready in held.items())
 
 
-async def _wave(run: Run) -> None:
-    """Scales up and down at once, and kills the agent when calls are under way on its node."""
+async def _wave(run: Run) -> int:
+    """Scales up and down at once, and kills the agent when calls are under way on its node; returns how many were, while it was away."""
     lab, cluster = run.lab, run.lab.cluster
     victim = lab.agents[VICTIM]
     seen = len(lab.ledger.calls)
@@ -83,11 +85,15 @@ async def _wave(run: Run) -> None:
         SETTLE_S,
         lambda: f"no call reached {VICTIM}",
     )
+    killed_at = time.monotonic()
     victim.kill()
     await asyncio.sleep(OUTAGE_S)
     victim.start()
     await victim.ready()
+    ready_at = time.monotonic()
     await cluster.wait_settled(SETTLE_S)
+    calls = (call for call in lab.ledger.calls if call.node == VICTIM)
+    return sum(call.begun < ready_at and call.ended > killed_at for call in calls)
 
 
 async def everything_released(run: Run) -> None:

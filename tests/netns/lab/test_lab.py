@@ -31,7 +31,6 @@ def test_the_story_passes_and_its_summary_is_json() -> None:
     summary = run_story(FAKE)
     assert summary.passed, summary.as_json()
     assert summary.pods_peak >= 30 and summary.nodes == 3
-    assert summary.retries_agent_down > 0, "the agent was killed while nothing happened"
     assert summary.shim_add.count == summary.add.count > 0
     assert 0 < summary.shim_add.p50_ms < summary.add.p50_ms
     assert json.loads(summary.as_json())["leftovers"] == []
