@@ -200,11 +200,13 @@ class Adding:
             attempt.adopted = True
             return self._present(attempt, adopted)
         needs_owner = self._needs.admit(pod, request.ifname, request.conf.ipam)
+        self._refuse_if_over(
+            key
+        )  # before anything is judged by pools, which an agent that is starting may not have read
         if needs_owner and attempt.owner is None:
             return partial(self._find_owner, pod)
         if not attempt.nobodys and not self._identities.is_nobodys(pod, request.ifname):
             return partial(self._identified, pod)
-        self._refuse_if_over(key)
         selection = self._needs.selection(pod, request.ifname, request.conf.ipam, attempt.owner)
         picks, short = self._pick(selection, attempt.ticket, ())
         if short:

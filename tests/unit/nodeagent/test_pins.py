@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.kube.memory import Answered, Call, Fault, MemoryStore
+from adapters.kube.memory import Answered, Call, Fault, MemoryStore, NotSent
 from adapters.kube.store import Stored
 from crds.blocks import block_from_wire
 from crds.core import NODE, POD, Pod, PodSpec
@@ -400,3 +400,15 @@ async def test_a_start_that_wrote_its_pin_too_long_ago_is_refused(lab: Lab, monk
         assert (await failed(agent, http("ADD", "c1", pod)))["code"] == 11
         monkeypatch.setattr("nodeagent.pins.GRANT_S", 2.0)
         assert await add(agent, "c2", pod), "the next attempt writes it anew"
+
+
+async def test_a_start_that_does_not_end_is_the_reason_and_not_the_pools_that_were_not_read(lab: Lab) -> None:
+    """Seed 1894: the identity's selection was judged by pools that the starting agent had not listed yet: "no IPPool available", code 110."""
+
+    async def no_pools(call: Call) -> NotSent | None:
+        return NotSent() if call.kind is IP_POOL else None
+
+    pod = await web(lab, "n1")
+    async with lab.starting("n1", store=MemoryStore(lab.cluster, fault=no_pools)) as (agent, _):
+        error = await failed(agent, http("ADD", "c1", pod))
+        assert error["code"] == 11 and "the agent is starting" in error["msg"]
