@@ -184,8 +184,16 @@ class Verification:
         for slot, held in wanted.items():
             if held.state is State.ALLOCATED:
                 self._follow(slot)
-            elif (slot not in self._tracked or slot in self._live) and self._may_test(held):
+            elif self._is_news(held) and self._may_test(held):
                 self._free(slot)
+
+    def _is_news(self, held: Held) -> bool:
+        """True if the free slot must be tested from the start: it is new here, a pod had it, or a pod had it and let it go between two looks, so that
+        the stock wants a proof while the verifier still believes in the one from before.
+        """
+        slot = held.slot
+        unseen = held.state is State.UNPROVEN and self._verifier.fresh(slot.address)
+        return slot not in self._tracked or slot in self._live or unseen
 
     def _free(self, slot: SlotId) -> None:
         self._live.pop(slot, None)

@@ -79,15 +79,22 @@ class Node:
         deadline = time.monotonic() + READY_S
         while not self.warm(count):
             if time.monotonic() > deadline:
-                raise BenchError(f"{self.name} had not {count} addresses ready within {READY_S:.0f} s")
+                raise BenchError(
+                    f"{self.name} had not {count} addresses ready within {READY_S:.0f} s, and none at rest or in a test: {self.slots()}"
+                )
             time.sleep(0.05)
 
-    def warm(self, count: int) -> bool:
+    def slots(self) -> dict[str, int]:
+        """How many of the pool's addresses the node holds in each state."""
         with urllib.request.urlopen(f"http://{self.health}/metrics", timeout=10) as answer:
             text = answer.read().decode()
-        slots = dict(re.findall(rf'nephila_node_slots{{pool="{POOL}",state="([a-z]+)"}} ([0-9.]+)', text))
-        busy = sum(float(slots.get(state, 0)) for state in ("unproven", "cooling", "leaving"))
-        return float(slots.get("ready", 0)) >= count and not busy
+        found = re.findall(rf'nephila_node_slots{{pool="{POOL}",state="([a-z]+)"}} ([0-9.]+)', text)
+        return {state: int(float(number)) for state, number in found}
+
+    def warm(self, count: int) -> bool:
+        slots = self.slots()
+        busy = sum(slots.get(state, 0) for state in ("unproven", "cooling", "leaving"))
+        return slots.get("ready", 0) >= count and not busy
 
     def memory(self) -> Memory:
         status = self.cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{self.name}").get("status", {})

@@ -391,3 +391,18 @@ def arps_of(wire: MemorySegment, mac: str) -> list[Arp]:
 
     wire.port("02:00:00:00:77:77", "listener").subscribe(listen)
     return heard
+
+
+async def test_an_address_that_a_pod_had_and_let_go_between_two_looks_is_tested_again(lab: Lab) -> None:
+    """As after a rest cut short: the verifier still believed in the proof from before, and the address waited for its next regular test."""
+    await lab.pod("p", "n1")
+    async with lab.agent("n1", segment=WireSegment(MemorySegment())) as agent:
+        await eventually(lambda: agent.stock.count("v4", State.READY) > 0)
+        (held, *_) = agent.stock.of_pool("v4", State.READY)
+        now = SystemClock().now()
+        agent.stock.allocate(held.slot)
+        agent.stock.release(held.slot, now, 0.0)
+        agent.stock.mature("v4", now)
+        assert agent.stock.of_pool("v4", State.UNPROVEN) == (held,)
+        agent.segments.kick()
+        await eventually(lambda: held.state is State.READY, 2.0)
