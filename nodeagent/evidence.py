@@ -73,8 +73,11 @@ class Evidence:
         for former in pin.seats:
             if former.pod_uid == pod.uid or self._is_on_record(former, slot, block):
                 continue
-            if why := await self._why_not_gone(former, slot, identity, pod) or self._why_too_early(former, slot, block):
+            if why := await self._why_not_gone(former, slot, identity, pod):
                 return why
+            early = self._why_too_early(former, slot, block)
+            if early and not await self.is_out_of_service(former.node):  # nothing runs there, no ADD either
+                return early
         if (probe := self._probe_for(slot)) is not None:
             return await probe(slot)
         if block.suspect & slot.bit:
