@@ -27,13 +27,14 @@ from adapters.sandboxes import NetnsSandboxes
 from adapters.telemetry import ApiMetrics, configure_logging, new_registry
 from ipam.addresses import Family
 from ipam.errors import BadValue, NephilaError
-from nodeagent.agent import Agent, Ports
+from nodeagent.agent import Agent
 from nodeagent.config import AgentConfig, load_config
 from nodeagent.front import log_address_given
 from nodeagent.happenings import Happenings
 from nodeagent.leader_child import LeaderChild
 from nodeagent.metrics import AgentCollector
 from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
+from nodeagent.ports import Ports
 from nodeagent.request import failure
 from nodeagent.segment import NetlinkMacs, ParentSegment
 from nodeagent.spool import Spool

@@ -16,8 +16,9 @@ from adapters.kube.memory import MemoryStore
 from adapters.sandboxes import ListedSandboxes
 from ipam.errors import JournalFailed
 from ipam.slots import SlotId
-from nodeagent.agent import Agent, Ports
+from nodeagent.agent import Agent
 from nodeagent.config import AgentConfig, LeaseSettings, ProbeSettings
+from nodeagent.ports import Ports
 from nodeagent.spool import Spool
 from nodeagent.wire import HttpReply, HttpRequest
 from sim.clock import SimClock

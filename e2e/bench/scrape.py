@@ -26,11 +26,12 @@ from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
 from crds.meta import ObjectMeta
 from crds.spiderpool import IP_POOL
 from ipam.stock import State
-from nodeagent.agent import Agent, Ports
+from nodeagent.agent import Agent
 from nodeagent.config import AgentConfig
 from nodeagent.happenings import Happenings
 from nodeagent.metrics import AgentCollector
 from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
+from nodeagent.ports import Ports
 from nodeagent.spool import Spool
 from nodeagent.wire import HttpRequest
 

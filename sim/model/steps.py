@@ -107,7 +107,7 @@ def _agent_decisions(state: State, variant: Variant) -> Iterator[Step]:
     """What A decides next; one request is under way at a time."""
     a = state.a
     if a.starting and a.seen == 0:
-        # At a start the blocks are read before the mailbox (Agent._join).
+        # At a start the blocks are read before the mailbox (nodeagent.joining).
         yield "A reads block and mailbox", _read_box(_read_block(state), variant)
         return
     if a.fence.mark and not a.retaken:

@@ -40,9 +40,10 @@ from ipam.stock import State, Stock, Trust
 from leader.config import ElectionSettings, LeaderConfig
 from leader.leader import Leader
 from leader.leader import Ports as LeaderPorts
-from nodeagent.agent import Agent, Ports
+from nodeagent.agent import Agent
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.config import AgentConfig, LeaseSettings
+from nodeagent.ports import Ports
 from tests.cluster.objects import eventually, must
 from tests.unit.nodeagent.harness import http
 

@@ -19,9 +19,10 @@ from adapters.sandboxes import ListedSandboxes
 from crds.core import NAMESPACE, NODE, POD, Namespace, Node, Pod, PodSpec
 from crds.meta import Kind, ObjectMeta
 from crds.spiderpool import IP_POOL
-from nodeagent.agent import Agent, Ports
+from nodeagent.agent import Agent
 from nodeagent.config import AgentConfig, FeatureSettings, LeaseSettings, ProbeSettings
 from nodeagent.podmacs import MacOf
+from nodeagent.ports import Ports
 from nodeagent.segment import SegmentPort
 from nodeagent.wire import HttpRequest
 

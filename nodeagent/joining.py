@@ -1,0 +1,102 @@
+"""How a starting agent brings its memory in step with the API: which Node it is, whether its journal is of this boot, its blocks, its mailbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from adapters.journal import PutMeta
+from adapters.kube.store import StoreError
+from crds.core import NODE
+from crds.nephila import IP_NODE
+from ipam.blocks import NodeRef
+from ipam.errors import ApiUnreachable
+from ipam.fence import Fence
+from nodeagent import lostjournal
+from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.config import AgentConfig
+from nodeagent.heartbeats import RETRY_S
+from nodeagent.mailbox import ACKNOWLEDGED, MAILBOX_UID, Identity, Mailbox, NodeReport
+from nodeagent.ports import Ports
+
+log = structlog.get_logger(__name__)
+
+BOOT_ID, NODE_UID = "bootID", "nodeUID"
+RESTARTED_ELSEWHERE = "boot-or-node-changed"  # stands in for a mark: every lease is re-taken before use
+
+
+class Joining:
+    """`meta`: what the journal says of the last run. `mailbox` is there from the first try on that has found the Node."""
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        ports: Ports,
+        meta: Mapping[str, str],
+        keeper: BlockKeeper,
+        report: Callable[[], NodeReport],
+        on_fence: Callable[[Fence, Fence], None],
+    ) -> None:
+        self._node = config.node
+        self._lease_s = config.lease.lease_s
+        self._ports = ports
+        self._meta = meta
+        self._keeper = keeper
+        self._report = report
+        self._on_fence = on_fence
+        self.mailbox: Mailbox | None = None
+
+    async def join(self) -> Mailbox:
+        """Returns once blocks were read and a heartbeat was acknowledged, a mark included. Tried until it works."""
+        while True:
+            try:
+                return await self._try()
+            except (ApiUnreachable, StoreError) as error:
+                log.warning("agent_join_failed", error=str(error))
+                await self._ports.clock.sleep(RETRY_S)
+
+    async def _try(self) -> Mailbox:
+        meta, store, journal = self._meta, self._ports.store, self._ports.journal
+        identity = await self._identify()
+        # By the journal, not by what an earlier try has left in memory: leases of a former Node UID must not be forgotten.
+        former = NodeRef(self._node, meta.get(NODE_UID, ""))
+        is_another_boot = meta.get(BOOT_ID, identity.boot_id) != identity.boot_id
+        changed = is_another_boot or former.uid not in ("", identity.node_uid)
+        self._keeper.me = NodeRef(self._node, identity.node_uid)
+        mailbox = self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
+        if BOOT_ID not in meta and await store.get(IP_NODE, self._node) is not None:
+            self._keeper.shunned |= await lostjournal.shun(store, journal, self._keeper.me, identity.boot_id)
+        if not changed:
+            await self._keeper.reload()
+        await mailbox.beat()
+        journal.commit([PutMeta(BOOT_ID, identity.boot_id), PutMeta(NODE_UID, identity.node_uid)])
+        return mailbox
+
+    async def _identify(self) -> Identity:
+        node = await self._ports.store.get(NODE, self._node)
+        if node is None:
+            raise ApiUnreachable(
+                f"Node {self._node} does not exist yet", hint="is `node` in the agent's configuration right?"
+            )
+        return Identity(self._node, node.uid, self._ports.boot_id)
+
+    def _mailbox(self, identity: Identity, former: NodeRef, mark: str) -> Mailbox:
+        same_boot = self._meta.get(BOOT_ID) == identity.boot_id
+        fence = Fence(
+            lease_s=self._lease_s,
+            acknowledged_at=float(self._meta.get(ACKNOWLEDGED, "-inf")) if same_boot else float("-inf"),
+            mailbox_uid=self._meta.get(MAILBOX_UID, ""),
+            mark=mark,
+        )
+        mailbox = Mailbox(
+            self._ports.store,
+            self._ports.journal,
+            self._ports.clock,
+            identity,
+            fence,
+            self._report,
+            lambda: self._keeper.retake_all(former),
+        )
+        mailbox.observers.append(self._on_fence)
+        return mailbox
