@@ -21,10 +21,11 @@ from adapters.clock import Clock
 from adapters.kube.store import Store, StoreError
 from crds.core import POD, Pod
 from ipam.addresses import Family
-from ipam.errors import ApiUnreachable, DeadlineExceeded, Fenced, NephilaError, PodGone, PoolExhausted, Tombstoned
+from ipam.errors import ApiUnreachable, Fenced, PodGone, Tombstoned
 from ipam.owners import TopOwner
 from ipam.selection import Selection
 from ipam.stock import Held, Stock
+from nodeagent import shortage
 from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator, Attachment, Key
 from nodeagent.answers import Answers
@@ -309,11 +310,13 @@ class Adding:
         """Wait until one of the pools that matter has something to look at. Raises when the time is over."""
         remaining = attempt.deadline - self._clock.now()
         if remaining <= 0:
-            raise self._exhausted(selection, short)
+            effective = self._world.pools.effective
+            raise shortage.refusal(selection, short, self._refill.is_exhausted, effective, self._wait_s)
         attempt.ticket = attempt.ticket or self._line.take()
         self._refill.kick()
         found = tuple(held.pool for held in picks)
-        await self._line.wait(attempt.ticket, self._hopeful(short), remaining, found=found)
+        awaited = shortage.pools_to_await(short, self._refill.is_exhausted)
+        await self._line.wait(attempt.ticket, awaited, remaining, found=found)
 
     async def _identified(self, pod: Pod, attempt: Attempt) -> Granted | None:
         """An address that belongs to an identity: its pin, and what tells where it is, are written before the reply."""
@@ -385,35 +388,3 @@ class Adding:
         if present is not None:
             await self._outbox.deliver(f"{present.namespace}/{present.pod}", present.pod_uid)
         attempt.told = True
-
-    def _hopeful(self, short: list[tuple[str, ...]]) -> set[str]:
-        """The pools to wait for: of each list, those up to the first that may still have something anywhere."""
-        pools: set[str] = set()
-        for names in short:
-            for name in names:
-                pools.add(name)
-                if not self._refill.is_exhausted(name):
-                    break
-        return pools
-
-    def _exhausted(self, selection: Selection, short: list[tuple[str, ...]]) -> NephilaError:
-        if selection.missing:
-            listed = ", ".join(f"{pool.name} of SpiderSubnet {pool.subnet}" for pool in selection.missing)
-            return DeadlineExceeded(
-                f"application pool {listed} does not exist yet",
-                hint="the leader makes it: see the Events of the SpiderSubnet and of the application; the kubelet tries again",
-            )
-        names = sorted({name for listed in short for name in listed})
-        if any(not self._refill.is_exhausted(name) for name in names):
-            return DeadlineExceeded(
-                f"no address of {', '.join(names)} arrived within {self._wait_s:.0f} s",
-                hint="the kubelet tries again; see `nephila pools`",
-            )
-        effective = self._world.pools.effective
-        sizes = "; ".join(f"{name}: {effective[name].size} addresses" for name in names if name in effective)
-        refused = "; ".join(str(refusal) for refusal in selection.refused)
-        return PoolExhausted(
-            f"all addresses of {', '.join(names)} are used or held",
-            hint="enlarge a pool, or see who holds them with `nephila pools`",
-            details="; ".join(part for part in (sizes, refused) if part),
-        )
