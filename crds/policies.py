@@ -149,6 +149,37 @@ _LEASED_ELSEWHERE = (
     f"[{_numbers('l.slots')}].exists(x, [p.slot].exists(n, {_HOLDS})))"
 )
 
+# What does not depend on how pins are taken over.
+_SAME_LEASE = "a.node == o.node && a.nodeUID == o.nodeUID"
+_REST = _slots("o.slots", unless="n in variables.arriving")
+_SHRUNK = (
+    f"variables.arriving.size() > 0 && [{_REST}].exists(r, r.size() == 0 ? !variables.leases.exists(a, {_SAME_LEASE}) : "
+    f"variables.leases.exists(a, {_SAME_LEASE} && sets.equivalent({_slots('a.slots')}, r)))"
+)
+_OTHERS = (
+    "variables.leasesBefore.all(o, o.node == variables.me || variables.leases.exists(a, a == o) || "
+    f"({_SHRUNK})) && variables.leases.all(a, a.node == variables.me || "
+    f"variables.leasesBefore.exists(o, {_SAME_LEASE}))"
+)
+_PINNED = (
+    "variables.mine.all(n, n in variables.mineBefore || !variables.pinsBefore.exists(p, p.slot == n) || "
+    f"variables.pins.exists(q, q.slot == n && {_HELD_HERE}))"
+)
+_SUSPECT = (
+    "variables.suspect.all(n, n in variables.suspectBefore) && "
+    "variables.suspectBefore.all(n, n in variables.suspect || n in variables.mineBefore || n in variables.mine)"
+)
+# A rounded time must pass; a millisecond is more than any writer rounds by.
+_KEPT = (
+    "variables.coolingBefore.exists(c, timestamp(e.until) <= timestamp(c.until) + duration('1ms') && "
+    f"[{_numbers('c.slots')}].exists(x, {_HOLDS}))"
+)
+_COOLING = (
+    "variables.cooling.all(e, e in variables.coolingBefore || "
+    f"{_slots('e.slots')}.all(n, n in variables.mineBefore || {_KEPT}))"
+)
+_TERM = "request.operation == 'DELETE' || object.spec.term == (request.operation == 'CREATE' ? 0 : oldObject.spec.term)"
+
 
 def _block_rules(takeover: PinTakeover) -> tuple[tuple[tuple[str, str], ...], tuple[dict[str, str], ...]]:
     probed = takeover is PinTakeover.PROBED
@@ -159,17 +190,6 @@ def _block_rules(takeover: PinTakeover) -> tuple[tuple[tuple[str, str], ...], tu
     arrives = f"{_HELD_HERE} && variables.pinsBefore.exists(p, p.slot == q.slot && !{_MY_FORMER} && {_SAME_OWNER} && {available})"
     arriving = f"variables.pins.filter(q, {arrives}).map(q, q.slot)"
 
-    same_lease = "a.node == o.node && a.nodeUID == o.nodeUID"
-    rest = _slots("o.slots", unless="n in variables.arriving")
-    shrunk = (
-        f"variables.arriving.size() > 0 && [{rest}].exists(r, r.size() == 0 ? !variables.leases.exists(a, {same_lease}) : "
-        f"variables.leases.exists(a, {same_lease} && sets.equivalent({_slots('a.slots')}, r)))"
-    )
-    others = (
-        "variables.leasesBefore.all(o, o.node == variables.me || variables.leases.exists(a, a == o) || "
-        f"({shrunk})) && variables.leases.all(a, a.node == variables.me || "
-        f"variables.leasesBefore.exists(o, {same_lease}))"
-    )
     taken = (
         f"q.holder.node == variables.me && q.slot in variables.mine && {available} && "
         "(!has(q.source) || (has(p.holder) && q.source == p.holder) || (has(p.source) && q.source == p.source)) && "
@@ -183,36 +203,16 @@ def _block_rules(takeover: PinTakeover) -> tuple[tuple[tuple[str, str], ...], tu
         "variables.pins.all(q, variables.pinsBefore.exists(p, p.slot == q.slot) || "
         f"({_HELD_HERE} && q.slot in variables.mine))"
     )
-    pinned = (
-        "variables.mine.all(n, n in variables.mineBefore || !variables.pinsBefore.exists(p, p.slot == n) || "
-        f"variables.pins.exists(q, q.slot == n && {_HELD_HERE}))"
-    )
-    suspect = (
-        "variables.suspect.all(n, n in variables.suspectBefore) && "
-        "variables.suspectBefore.all(n, n in variables.suspect || n in variables.mineBefore || n in variables.mine)"
-    )
-    # A rounded time must pass; a millisecond is more than any writer rounds by.
-    kept = (
-        "variables.coolingBefore.exists(c, timestamp(e.until) <= timestamp(c.until) + duration('1ms') && "
-        f"[{_numbers('c.slots')}].exists(x, {_HOLDS}))"
-    )
-    cooling = (
-        "variables.cooling.all(e, e in variables.coolingBefore || "
-        f"{_slots('e.slots')}.all(n, n in variables.mineBefore || {kept}))"
-    )
-    term = (
-        "request.operation == 'DELETE' || object.spec.term == (request.operation == 'CREATE' ? 0 : oldObject.spec.term)"
-    )
     vacancy = "is vacant, its own, or whose pod it replaces" if probed else "is vacant, its own, or in no lease"
     validations = (
-        _rule(others, "an agent may change only its own node's leases, beyond a pinned slot that moves to it"),
+        _rule(_OTHERS, "an agent may change only its own node's leases, beyond a pinned slot that moves to it"),
         _rule(
             pins, f"an agent may pin slots of its own lease, vacate its own pins, and take or end a pin that {vacancy}"
         ),
-        _rule(pinned, "a pinned slot may enter a lease only together with its pin"),
-        _rule(suspect, "an agent may only clear suspect slots, and only those of its own lease"),
-        _rule(cooling, "an agent may let only slots of its own lease cool down"),
-        _rule(term, "term is the leader's: an agent must not change it"),
+        _rule(_PINNED, "a pinned slot may enter a lease only together with its pin"),
+        _rule(_SUSPECT, "an agent may only clear suspect slots, and only those of its own lease"),
+        _rule(_COOLING, "an agent may let only slots of its own lease cool down"),
+        _rule(_TERM, "term is the leader's: an agent must not change it"),
         _unowned("IPBlock"),
     )
     return (*_BLOCK_VARIABLES, ("arriving", arriving)), validations

@@ -160,23 +160,7 @@ def plan(
     `standing`: every pool of its family and L2 domain. `reserved`: SpiderReservedIPs. `unclear`: living applications whose annotations cannot be
     read: their pools stay as they are. `closed`: why this Subnet may give out nothing new (it is being deleted, an older one has its addresses).
     """
-    drawing = _Drawing(subnet, reserved)
-    ours: dict[str, Standing] = {}
-    for item in sorted(standing, key=lambda item: item.pool.seniority):
-        if item.pool.app is not None and item.pool.owner_subnet == label_value(subnet.name):
-            ours[item.pool.name] = item
-        else:
-            drawing.by_hand[item.pool.name] = item.pool.ips - item.pool.exclude
-    by_hand = RangeSet.of(subnet.family, [span for ips in drawing.by_hand.values() for span in ips.spans])
-    taken = by_hand
-    kept = {name: record[name].ips if name in record else item.pool.ips for name, item in ours.items()}
-    # What pods have comes first: an idle claim of an older pool, such as one left in the record, must not take it from them.
-    for name, item in ours.items():
-        drawing.ours[name] = (kept[name] & item.busy) - taken
-        taken |= drawing.ours[name]
-    for name in ours:
-        drawing.ours[name] |= kept[name] & drawing.total - taken
-        taken |= drawing.ours[name]
+    drawing, ours = _begun(subnet, record, standing, reserved)
     served, orphans = _matched(demands, ours)
     short: list[Shortage] = []
     shrinking = False
@@ -215,6 +199,30 @@ def plan(
         short=tuple(short),
         shrinking=shrinking,
     )
+
+
+def _begun(
+    subnet: Pool, record: Mapping[str, Entry], standing: Iterable[Standing], reserved: RangeSet
+) -> tuple[_Drawing, dict[str, Standing]]:
+    """What pods and the record have already, and the application pools that stand, oldest first."""
+    drawing = _Drawing(subnet, reserved)
+    ours: dict[str, Standing] = {}
+    for item in sorted(standing, key=lambda item: item.pool.seniority):
+        if item.pool.app is not None and item.pool.owner_subnet == label_value(subnet.name):
+            ours[item.pool.name] = item
+        else:
+            drawing.by_hand[item.pool.name] = item.pool.ips - item.pool.exclude
+    by_hand = RangeSet.of(subnet.family, [span for ips in drawing.by_hand.values() for span in ips.spans])
+    taken = by_hand
+    kept = {name: record[name].ips if name in record else item.pool.ips for name, item in ours.items()}
+    # What pods have comes first: an idle claim of an older pool, such as one left in the record, must not take it from them.
+    for name, item in ours.items():
+        drawing.ours[name] = (kept[name] & item.busy) - taken
+        taken |= drawing.ours[name]
+    for name in ours:
+        drawing.ours[name] |= kept[name] & drawing.total - taken
+        taken |= drawing.ours[name]
+    return drawing, ours
 
 
 def _matched(demands: Iterable[Demand], ours: Mapping[str, Standing]) -> tuple[dict[str, Demand], tuple[Standing, ...]]:

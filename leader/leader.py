@@ -73,6 +73,9 @@ class Reign:
     workloads: Workloads
     loops: tuple[Loop, ...] = ()
 
+    def loop(self, name: str) -> Loop:
+        return next(loop for loop in self.loops if loop.name == name)
+
 
 class Leader:
     """`reign` is None while this process does not lead."""
@@ -175,12 +178,20 @@ class Leader:
             workloads=workloads,
         )
         reign.pools.observers.append(PoolTeller(sight, self._ports.announcer).on_conditions)
+        reign.loops = self._loops(reign)
+        reign.derived.retry = reign.loop("derived").kick
+        if config.webhook.enabled:
+            reign.loops = (*reign.loops, self._certificates(writer))
+        return reign
+
+    def _loops(self, reign: Reign) -> tuple[Loop, ...]:
+        clock, entropy, config = self._ports.clock, self._ports.entropy, self.config
 
         async def nodes() -> None:
             await reign.reclaim.work()
             await reign.reclaim.unmark()
 
-        reign.loops = (
+        return (
             Loop("recalls", reign.recalls.work, clock, entropy, period_s=RECALL_PERIOD_S, gap_s=RECALL_GAP_S),
             Loop("reclaim", nodes, clock, entropy, period_s=config.reclaim.period_s),
             Loop("endpoints", reign.endpoints.work, clock, entropy, period_s=config.sweep.period_s),
@@ -206,10 +217,6 @@ class Leader:
             ),
             Loop("consistency", reign.consistency.work, clock, entropy, period_s=CONSISTENCY_PERIOD_S),
         )
-        reign.derived.retry = reign.loops[6].kick
-        if config.webhook.enabled:
-            reign.loops = (*reign.loops, self._certificates(writer))
-        return reign
 
     def _certificates(self, writer: Writer) -> Loop:
         # Only where it is wanted: the library behind it costs memory.
@@ -227,7 +234,8 @@ class Leader:
         return Loop("certificates", keeper.work, ports.clock, ports.entropy, period_s=wanted.period_s)
 
     def _kicks(self, reign: Reign, workloads: Workloads) -> Callable[[KubeObject], None]:
-        recalls, pools, applications, derived = reign.loops[0], reign.loops[4], reign.loops[5], reign.loops[6]
+        recalls, pools = reign.loop("recalls"), reign.loop("pools")
+        applications, derived = reign.loop("applications"), reign.loop("derived")
 
         def asked(_subnets: frozenset[str], _app: AppOwner | None) -> None:
             applications.kick()

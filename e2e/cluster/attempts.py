@@ -9,16 +9,24 @@ from enum import Enum
 from typing import Any
 
 from e2e.cluster.client import MERGE_PATCH
-
-Body = dict[str, Any]
-
-BLOCKS = "/apis/nephila.io/v1alpha1/ipblocks"
-NODES = "/apis/nephila.io/v1alpha1/ipnodes"
-LOCKS = "/apis/nephila.io/v1alpha1/leaderlocks"
-ENDPOINTS = "/apis/spiderpool.spidernet.io/v2beta1/namespaces/default/spiderendpoints"
-POOLS = "/apis/spiderpool.spidernet.io/v2beta1/spiderippools"
-BLOCK, FRESH, EMPTYING = "ip4-10-9-0-0", "ip4-10-9-0-64", "ip4-10-9-0-128"
-SOON, LATER = "2026-01-01T00:00:00Z", "2036-01-01T00:00:00Z"
+from e2e.cluster.standing import (
+    BLOCK,
+    BLOCKS,
+    EMPTYING,
+    ENDPOINTS,
+    FRESH,
+    LATER,
+    LOCKS,
+    NODES,
+    POOLS,
+    SOON,
+    Body,
+    block,
+    endpoint,
+    lock_spec,
+    named,
+    pin,
+)
 
 
 class Who(Enum):
@@ -54,85 +62,6 @@ class Attempt:
     content_type: str = "application/json"
 
 
-def pin(slot: int, name: str, node: str = "", uid: str = "", source: tuple[str, str] | None = None) -> Body:
-    entry: Body = {
-        "slot": slot,
-        "owner": {"kind": "StatefulSet", "namespace": "default", "name": name, "interface": "eth0"},
-    }
-    entry |= {"source": {"node": source[0], "podUID": source[1]}} if source else {}
-    return entry | {"holder": {"node": node, "podUID": uid}} if node else entry
-
-
-def block() -> Body:
-    """The block that most attempts start from: leases of both nodes, pins in every state, suspect and cooling slots."""
-    return {
-        "apiVersion": "nephila.io/v1alpha1",
-        "kind": "IPBlock",
-        "metadata": {"name": BLOCK},
-        "spec": {
-            "page": "10.9.0.0/26",
-            "domain": "",
-            "epoch": 100,
-            "term": 3,
-            "leases": [
-                {"node": "node-a", "nodeUID": "ua", "slots": "0-7", "epoch": 90},
-                {"node": "node-b", "nodeUID": "ub", "slots": "8-15,40", "epoch": 95},
-            ],
-            "pins": [
-                pin(0, "own-0", "node-a", "pod-a"),
-                pin(1, "here", "node-a", "pod-t", ("node-b", "pod-s")),
-                pin(8, "busy-0", "node-b", "pod-b"),
-                pin(9, "there", "node-b", "pod-t", ("node-a", "pod-s")),
-                pin(20, "idle-0"),
-                pin(40, "idle-1"),
-            ],
-            "suspect": "2,10,30",
-            "cooling": [{"slots": "3", "until": SOON}, {"slots": "33-34", "until": SOON}],
-        },
-    }
-
-
-def starting_objects() -> dict[str, Body]:
-    """By collection path and name: what stands before each attempt."""
-    emptying = block()
-    emptying["metadata"] = {"name": EMPTYING}
-    emptying["spec"] |= {"page": "10.9.0.128/26", "pins": [], "suspect": "", "cooling": []}
-    emptying["spec"]["leases"] = emptying["spec"]["leases"][:1]
-    fence = {"id": "mark-1", "term": 3, "since": SOON}
-    return {
-        f"{BLOCKS}/{BLOCK}": block(),
-        f"{BLOCKS}/{EMPTYING}": emptying,
-        f"{NODES}/node-a": _named("IPNode", "node-a", spec={"fence": fence}),
-        f"{NODES}/node-b": _named("IPNode", "node-b", spec={}),
-        f"{LOCKS}/nephila": _named("LeaderLock", "nephila", spec=_lock("leader-1", 3)),
-        f"{ENDPOINTS}/mine": endpoint("mine", "node-a", "pod-a", owned=True),
-        f"{ENDPOINTS}/theirs": endpoint("theirs", "node-b", "pod-b", owned=True),
-        f"{ENDPOINTS}/idle-0": endpoint("idle-0", "node-b", "pod-b", owned=False),
-    }
-
-
-def endpoint(name: str, node: str, uid: str, *, owned: bool) -> Body:
-    owner = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": uid}
-    return {
-        "apiVersion": "spiderpool.spidernet.io/v2beta1",
-        "kind": "SpiderEndpoint",
-        "metadata": {"name": name} | ({"ownerReferences": [owner]} if owned else {}),
-        "status": {
-            "current": {"uid": uid, "node": node, "ips": []},
-            "ownerControllerType": "StatefulSet",
-            "ownerControllerName": "x",
-        },
-    }
-
-
-def _named(kind: str, name: str, **rest: Any) -> Body:
-    return {"apiVersion": "nephila.io/v1alpha1", "kind": kind, "metadata": {"name": name}, **rest}
-
-
-def _lock(holder: str, term: int) -> Body:
-    return {"holder": holder, "term": term, "renewCount": 1, "leaseDurationSeconds": 15}
-
-
 def _change(title: str, change: Callable[[Body], object], **rest: Any) -> Attempt:
     """A patch of the block's spec, made from what stands there, with new epochs for the block and node-a's lease."""
     spec = deepcopy(block()["spec"])
@@ -161,7 +90,7 @@ def _both(*changes: Callable[[Body], object]) -> Callable[[Body], object]:
 
 def _fresh(**spec: Any) -> Body:
     leases = [{"node": "node-a", "nodeUID": "ua", "slots": "0-3", "epoch": 7}]
-    return _named("IPBlock", FRESH, spec={"page": "10.9.0.64/26", "epoch": 7, "term": 0, "leases": leases} | spec)
+    return named("IPBlock", FRESH, spec={"page": "10.9.0.64/26", "epoch": 7, "term": 0, "leases": leases} | spec)
 
 
 _OWN_LEASES = "only its own node's leases"
@@ -174,6 +103,10 @@ _B_LEASE = {"node": "node-b", "nodeUID": "ub", "slots": "8-15,40", "epoch": 95}
 
 def block_attempts() -> list[Attempt]:
     """Inside an IPBlock."""
+    return [*_on_leases(), *_on_pins(), *_on_rest_and_suspicion(), *_on_whole_blocks()]
+
+
+def _on_leases() -> list[Attempt]:
     b_longer = _leases(1, slots="8-16,40", epoch=101)
     b_shorter = _leases(1, slots="8-14,40", epoch=101)
     robbed = _both(b_shorter, _leases(0, slots="0-7,15"))
@@ -181,8 +114,6 @@ def block_attempts() -> list[Attempt]:
     third = _both(
         lambda spec: spec["leases"].append({"node": "node-c", "nodeUID": "", "slots": "50", "epoch": 101}),
     )
-    taken = pin(8, "busy-0", "node-a", "pod-b")
-    take_leased = _both(_pins((8, taken)), _leases(0, slots="0-8"), _leases(1, slots="9-15,40", epoch=101))
     return [
         _change("give node-b another slot", b_longer, says=_OWN_LEASES),
         _change("take a free slot out of node-b's lease", b_shorter, says=_OWN_LEASES),
@@ -191,6 +122,13 @@ def block_attempts() -> list[Attempt]:
         _change("give node-b's lease another epoch", _leases(1, epoch=101), says=_OWN_LEASES),
         _change("add a lease in node-c's name", third, says=_OWN_LEASES),
         _change("raise the term", lambda spec: spec.update(term=4), says="term is the leader's"),
+    ]
+
+
+def _on_pins() -> list[Attempt]:
+    taken = pin(8, "busy-0", "node-a", "pod-b")
+    take_leased = _both(_pins((8, taken)), _leases(0, slots="0-8"), _leases(1, slots="9-15,40", epoch=101))
+    return [
         _change("lease a slot that is pinned to an identity", _leases(0, slots="0-7,20"), says="together with its pin"),
         _change("take the pin and slot of a pod that runs on node-b", take_leased, says=_OWN_LEASES),
         _change("vacate node-b's pin", _pins((8, pin(8, "busy-0"))), says=_PIN_RULE),
@@ -207,12 +145,22 @@ def block_attempts() -> list[Attempt]:
             _pins((1, pin(1, "here", "node-a", "pod-t"))),
             says=_PIN_RULE,
         ),
+    ]
+
+
+def _on_rest_and_suspicion() -> list[Attempt]:
+    return [
         _change("clear a suspect slot of node-b", lambda spec: spec.update(suspect="2,30"), says=_SUSPECT),
         _change("clear a suspect slot that nobody leases", lambda spec: spec.update(suspect="2,10"), says=_SUSPECT),
         _change("make a slot suspect", lambda spec: spec.update(suspect="2,10,12,30"), says=_SUSPECT),
         _change("let node-b's slots cool down", _cools("9-10", SOON), says=_COOL),
         _change("let free slots cool down", _cools("50-60", SOON), says=_COOL),
         _change("lengthen the cooldown of free slots", lambda spec: spec["cooling"][1].update(until=LATER), says=_COOL),
+    ]
+
+
+def _on_whole_blocks() -> list[Attempt]:
+    return [
         Attempt(
             "let garbage collection delete the block",
             "PATCH",
@@ -252,6 +200,10 @@ def _cools(slots: str, until: str) -> Callable[[Body], object]:
 
 def allowed_attempts() -> list[Attempt]:
     """The protocol's own steps, as single requests; the same as the production code makes them are in the tests."""
+    return [*_allowed_on_blocks(), *_allowed_elsewhere()]
+
+
+def _allowed_on_blocks() -> list[Attempt]:
     idle = pin(20, "idle-0", "node-a", "pod-new")
     leased = pin(40, "idle-1", "node-a", "pod-new")
     displaced = pin(8, "busy-0", "node-a", "pod-new")
@@ -294,6 +246,11 @@ def allowed_attempts() -> list[Attempt]:
         _change("clear a suspect slot of its own", lambda spec: spec.update(suspect="10,30"), by=By.NOBODY),
         Attempt("delete a block that only it leases", "DELETE", f"{BLOCKS}/{EMPTYING}", by=By.NOBODY),
         Attempt("create a block with its own lease", "POST", BLOCKS, _fresh(), by=By.NOBODY),
+    ]
+
+
+def _allowed_elsewhere() -> list[Attempt]:
+    return [
         _status("heartbeat", "node-a", {"version": "1"}, by=By.NOBODY),
         _status("clear the mark that stands", "node-a", {"clearedFence": "mark-1"}, by=By.NOBODY),
         Attempt(
@@ -305,7 +262,7 @@ def allowed_attempts() -> list[Attempt]:
             "renew the lock",
             "PATCH",
             f"{LOCKS}/nephila",
-            {"spec": _lock("leader-1", 3) | {"renewCount": 2}},
+            {"spec": lock_spec("leader-1", 3) | {"renewCount": 2}},
             by=By.NOBODY,
             who=Who.LEADER,
             content_type=MERGE_PATCH,
@@ -333,17 +290,15 @@ def _endpoint(title: str, name: str, node: str, uid: str, **rest: Any) -> Attemp
 
 def other_attempts() -> list[Attempt]:
     """Mailboxes, the lock, records of pods, and what RBAC keeps from both accounts."""
-    fenced = _named("IPNode", "node-a2", spec={"fence": {"id": "m", "term": 1, "since": SOON}})
+    return [*_on_mailboxes_and_lock(), *_on_records(), *_beyond_the_role()]
+
+
+def _on_mailboxes_and_lock() -> list[Attempt]:
+    fenced = named("IPNode", "node-a2", spec={"fence": {"id": "m", "term": 1, "since": SOON}})
     mailbox, lock = f"{NODES}/node-a", f"{LOCKS}/nephila"
-    no_fence, usurp = {"spec": {"fence": None}}, {"spec": _lock("node-a", 4)}
-    disable, pool = {"spec": {"disable": True}}, _named("SpiderIPPool", "p", spec={"subnet": "10.0.0.0/24"})
-    pool["apiVersion"] = "spiderpool.spidernet.io/v2beta1"
-    accounts = "/api/v1/namespaces/nephila-system/serviceaccounts"
-    request: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    no_fence, usurp = {"spec": {"fence": None}}, {"spec": lock_spec("node-a", 4)}
     merge: dict[str, Any] = {"content_type": MERGE_PATCH}
-    rbac: dict[str, Any] = {"by": By.RBAC, "says": _RBAC}
     both: dict[str, Any] = {"by": By.BOTH, "says": _RBAC}
-    leader: dict[str, Any] = {"who": Who.LEADER, **rbac}
     return [
         _status("beat for node-b", "node-b", {"version": "x"}, says="IPNode of its own node"),
         _status(
@@ -353,7 +308,7 @@ def other_attempts() -> list[Attempt]:
             "create a mailbox for another node",
             "POST",
             NODES,
-            _named("IPNode", "node-c", spec={}),
+            named("IPNode", "node-c", spec={}),
             says="IPNode of its own node",
         ),
         Attempt("create a mailbox with a fence mark", "POST", NODES, fenced, says="IPNode of its own node"),
@@ -362,6 +317,11 @@ def other_attempts() -> list[Attempt]:
         Attempt("delete node-b's mailbox", "DELETE", f"{NODES}/node-b", **both),
         Attempt("take the LeaderLock", "PATCH", lock, usurp, **both, **merge),
         Attempt("delete the LeaderLock", "DELETE", lock, **both),
+    ]
+
+
+def _on_records() -> list[Attempt]:
+    return [
         Attempt(
             "record addresses of a pod on node-b",
             "POST",
@@ -382,6 +342,18 @@ def other_attempts() -> list[Attempt]:
             says="must name a node",
             who=Who.UNBOUND,
         ),
+    ]
+
+
+def _beyond_the_role() -> list[Attempt]:
+    disable, pool = {"spec": {"disable": True}}, named("SpiderIPPool", "p", spec={"subnet": "10.0.0.0/24"})
+    pool["apiVersion"] = "spiderpool.spidernet.io/v2beta1"
+    accounts = "/api/v1/namespaces/nephila-system/serviceaccounts"
+    request: Body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+    merge: dict[str, Any] = {"content_type": MERGE_PATCH}
+    rbac: dict[str, Any] = {"by": By.RBAC, "says": _RBAC}
+    leader: dict[str, Any] = {"who": Who.LEADER, **rbac}
+    return [
         Attempt("create a pool", "POST", POOLS, pool, **rbac),
         Attempt("disable a pool", "PATCH", f"{POOLS}/p", disable, **rbac, **merge),
         Attempt("read a Secret", "GET", "/api/v1/namespaces/default/secrets/s", **rbac),

@@ -15,21 +15,12 @@ from pathlib import Path
 
 from crds.generate import ROOT
 from crds.policies import AGENT
-from e2e.cluster.attempts import (
-    BLOCKS,
-    Attempt,
-    By,
-    Who,
-    allowed_attempts,
-    block,
-    block_attempts,
-    other_attempts,
-    starting_objects,
-)
+from e2e.cluster.attempts import Attempt, By, Who, allowed_attempts, block_attempts, other_attempts
 from e2e.cluster.client import Answer, JsonClient
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.program import ClusterFailed
 from e2e.cluster.security import RBAC, apply, bind, install, is_by_policy, join, leader_token, token, until_enforced
+from e2e.cluster.standing import BLOCKS, block, starting_objects
 
 PAGE = Path("docs/security.md")
 BEGIN, END = "<!-- refusals: python -m e2e.cluster.refusals --write -->", "<!-- end of refusals -->"

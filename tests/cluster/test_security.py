@@ -26,11 +26,12 @@ from crds.generate import ROOT
 from crds.meta import Kind
 from crds.nephila import IP_BLOCK, IP_NODE, LEADER_LOCK, IPBlock
 from crds.spiderpool import ENDPOINT
-from e2e.cluster.attempts import BLOCKS, NODES, By, Who, allowed_attempts, block, block_attempts, other_attempts
+from e2e.cluster.attempts import By, Who, allowed_attempts, block_attempts, other_attempts
 from e2e.cluster.client import MERGE_PATCH
 from e2e.cluster.controlplane import ControlPlane
 from e2e.cluster.refusals import PAGE, Court, Outcome, table, written
 from e2e.cluster.security import install
+from e2e.cluster.standing import BLOCKS, NODES, block
 from ipam import lease
 from ipam.addresses import Family
 from ipam.blocks import Block, Holder, Lease, NodeRef, PinOwner

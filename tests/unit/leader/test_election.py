@@ -167,8 +167,8 @@ async def test_a_reign_that_crashes_ends_the_process_and_releases_the_lock(lab: 
             raise ZeroDivisionError
 
         assert boss.reign is not None
-        boss.reign.loops[0]._work = broken
-        boss.reign.loops[0].kick()
+        boss.reign.loop("recalls")._work = broken
+        boss.reign.loop("recalls").kick()
         await eventually(lambda: not boss.elector.is_leading)
 
         async def released() -> bool:

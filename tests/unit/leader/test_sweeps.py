@@ -267,7 +267,7 @@ async def test_a_status_that_says_it_all_is_not_written_again(lab: Lab) -> None:
         await until(told, 3.0)
         await asyncio.sleep(1.0)  # what is claimed at the start is told
         assert boss.reign is not None
-        rhythm, writes = boss.reign.loops[4], boss.reign.pools.writes
+        rhythm, writes = boss.reign.loop("pools"), boss.reign.pools.writes
         passes = rhythm.passes
         boss.reign.sight.pools_touched.update(("v4", "strange"))
         await eventually(lambda: rhythm.passes > passes + 1)
