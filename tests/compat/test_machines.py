@@ -10,8 +10,7 @@ from crds.identities import VIRTUAL_MACHINE, VIRTUAL_MACHINE_INSTANCE
 from crds.meta import UNSET
 from crds.spiderpool import ENDPOINT, IP_POOL
 from tests.compat.steps import NETWORKS, Sandbox, asks_each, told
-from tests.unit.leader.harness import leader
-from tests.unit.leader.workloads import until
+from tests.unit.leader.harness import leader, until
 from tests.unit.nodeagent.harness import Lab, eventually
 from tests.unit.nodeagent.machines import boot, launcher, machine, migrated, migration, pins, stop
 

@@ -12,8 +12,8 @@ from crds.meta import UNSET
 from crds.spiderpool import IP_POOL, RESERVED_IP, SUBNET, SpiderIPPool
 from tests.compat.steps import V4, Sandbox, asks, held, pod
 from tests.contract.crds.conftest import Api
-from tests.unit.leader.harness import leader
-from tests.unit.leader.workloads import addresses, counted, pools, subnet, until
+from tests.unit.leader.harness import leader, until
+from tests.unit.leader.workloads import addresses, counted, pools, subnet
 from tests.unit.nodeagent.harness import Lab, eventually
 
 

@@ -14,8 +14,8 @@ from crds.nephila import IP_BLOCK
 from crds.spiderpool import ENDPOINT, IP_POOL
 from ipam.stock import State
 from tests.compat.steps import Sandbox, asks, held, namespace, pod, pools_of_both
-from tests.unit.leader.harness import leader
-from tests.unit.leader.workloads import pod_of, until, workload
+from tests.unit.leader.harness import leader, until
+from tests.unit.leader.workloads import pod_of, workload
 from tests.unit.nodeagent.harness import Lab, eventually
 
 THIRD_PARTY = [

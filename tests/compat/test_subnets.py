@@ -14,7 +14,7 @@ from crds.spiderpool import FINALIZER, IP_POOL, RESERVED_IP, SUBNET
 from leader.config import ApplicationSettings
 from nodeagent.config import FeatureSettings
 from tests.compat.steps import Sandbox, asks, pod
-from tests.unit.leader.harness import Heard, leader
+from tests.unit.leader.harness import Heard, leader, until
 from tests.unit.leader.workloads import (
     ASKS,
     KINDS,
@@ -26,7 +26,6 @@ from tests.unit.leader.workloads import (
     scale,
     sized,
     subnet,
-    until,
     workload,
 )
 from tests.unit.nodeagent.harness import Lab, eventually

@@ -12,8 +12,8 @@ from crds.core import POD, Pod
 from crds.spiderpool import IP_POOL
 from ipam.addresses import Address, Family
 from tests.compat.steps import Sandbox, held, pod
-from tests.unit.leader.harness import leader
-from tests.unit.leader.workloads import addresses, pod_of, pools, record, sized, subnet, until, workload
+from tests.unit.leader.harness import leader, until
+from tests.unit.leader.workloads import addresses, pod_of, pools, record, sized, subnet, workload
 from tests.unit.nodeagent.harness import Lab, eventually
 
 CLONES = ("apps.kruise.io/v1alpha1", "CloneSet")

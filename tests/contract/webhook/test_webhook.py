@@ -20,7 +20,7 @@ from crds.spiderpool import FINALIZER, IP_POOL, RESERVED_IP, SUBNET
 from crds.webhooks import NAME
 from ipam.overlaps import arbitrate
 from tests.contract.webhook.conftest import HOST, SECRET_NAME, Ground
-from tests.unit.leader.workloads import until
+from tests.unit.leader.harness import until
 
 pytestmark = pytest.mark.timeout(180)
 ROUTES = [{"dst": "10.9.0.0/16", "gw": "10.1.0.2"}]

@@ -11,7 +11,7 @@ from adapters.kube.memory import AnswerLost, Call, Fault, MemoryStore
 from crds.core import DEPLOYMENT, POD
 from crds.meta import UNSET
 from crds.spiderpool import IP_POOL, RESERVED_IP, SUBNET
-from tests.unit.leader.harness import Heard, leader
+from tests.unit.leader.harness import Heard, leader, until
 from tests.unit.leader.workloads import (
     ASKS,
     KINDS,
@@ -23,7 +23,6 @@ from tests.unit.leader.workloads import (
     scale,
     sized,
     subnet,
-    until,
     workload,
 )
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http

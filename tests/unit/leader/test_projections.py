@@ -6,8 +6,6 @@ import asyncio
 import json
 import time
 
-import pytest
-
 from adapters.kube.store import Stored
 from crds.meta import UNSET
 from crds.spiderpool import ENDPOINT, IP_POOL
@@ -42,14 +40,6 @@ async def told(lab: Lab, pool: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = json.loads(stored.status.allocated_ips or "{}")
     assert stored.status.allocated_ip_count == len(found)
     return found
-
-
-@pytest.fixture
-async def lab() -> Lab:
-    lab = Lab()
-    await lab.namespace()
-    await lab.node("n1")
-    return lab
 
 
 async def test_a_single_change_shows_within_two_seconds(lab: Lab) -> None:

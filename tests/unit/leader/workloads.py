@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from adapters.kube.store import Stored
@@ -13,6 +11,7 @@ from crds.meta import UNSET, Kind, ObjectMeta, OwnerReference
 from crds.spiderpool import IP_POOL, SUBNET, SpiderIPPool, SpiderSubnet
 from ipam.addresses import Family
 from ipam.ranges import RangeSet
+from tests.unit.leader.harness import until
 from tests.unit.nodeagent.harness import Lab
 
 KINDS: dict[str, Kind[Any]] = {
@@ -111,13 +110,6 @@ def _by(owner: Any) -> dict[str, Any]:
         "uid": owner.uid,
         "controller": True,
     }
-
-
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 5.0) -> None:
-    """Wait until the condition, asked of the API, holds; fails when the time is over."""
-    async with asyncio.timeout(timeout_s):
-        while not await condition():
-            await asyncio.sleep(0.01)
 
 
 async def pools(lab: Lab) -> dict[str, SpiderIPPool]:

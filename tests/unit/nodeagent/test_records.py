@@ -9,7 +9,8 @@ import msgspec
 import pytest
 
 from crds.spiderpool import ENDPOINT
-from tests.unit.leader.workloads import KINDS, pod_of, until, workload
+from tests.unit.leader.harness import until
+from tests.unit.leader.workloads import KINDS, pod_of, workload
 from tests.unit.nodeagent.harness import Lab, add
 
 IPPOOLS = [
