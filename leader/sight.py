@@ -5,7 +5,6 @@ Nothing here decides anything, and nothing here is fresh: what is changed is rea
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -14,6 +13,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
+from adapters.kube.picture import Picture
 from adapters.kube.reflector import Reflector
 from adapters.kube.store import Key, Store
 from crds import convert
@@ -48,7 +48,7 @@ class PoolBook:
     unreadable: dict[str, BadValue]
 
 
-class Sight:
+class Sight(Picture):
     """Run `run()` as a task; complete after `synced()`. `pools_touched` collects names of pools whose numbers may have changed."""
 
     def __init__(self, store: Store, clock: Clock, entropy: Entropy) -> None:
@@ -83,7 +83,8 @@ class Sight:
         self.endpoints.listen(self._endpoint_changed)
         self.pods.listen(self._pod_changed)
 
-    def _all(self) -> tuple[Reflector[Any], ...]:
+    @property
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
         return (
             self.pools,
             self.reserved,
@@ -94,24 +95,6 @@ class Sight:
             self.nodes,
             self.sets,
         )
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for reflector in self._all():
-                tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
-
-    @property
-    def reflectors(self) -> tuple[Reflector[Any], ...]:
-        return self._all()
-
-    async def synced(self) -> None:
-        """Return once everything was listed."""
-        for reflector in self._all():
-            await reflector.synced()
-
-    @property
-    def has_synced(self) -> bool:
-        return all(reflector.has_synced for reflector in self._all())
 
     # Pools -----------------------------------------------------------------------------------------------------------------------------
 

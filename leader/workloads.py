@@ -5,7 +5,6 @@ Kubernetes' own kinds of workload are watched; those of other controllers are to
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeAlias, TypeVar
@@ -14,6 +13,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
+from adapters.kube.picture import Picture
 from adapters.kube.reflector import Reflector
 from adapters.kube.store import Store
 from crds import convert
@@ -55,7 +55,7 @@ Workload: TypeAlias = Deployment | ReplicaSet | StatefulSet | DaemonSet | Job | 
 _PARENTS = {"ReplicaSet": ("apps", "Deployment"), "Job": ("batch", "CronJob")}
 
 
-class Workloads:
+class Workloads(Picture):
     """Run `run()` as a task; complete after `synced()`. `touched` is told of every Subnet, by name, whose pools may have to change, and of
     every application, by its keys, whose wishes changed."""
 
@@ -78,14 +78,9 @@ class Workloads:
         for kind in self._kinds:
             kind.listen(self._workload_changed)
 
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for reflector in (self.subnets, *self._kinds):
-                tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
-
-    async def synced(self) -> None:
-        for reflector in (self.subnets, *self._kinds):
-            await reflector.synced()
+    @property
+    def reflectors(self) -> tuple[Reflector[Any], ...]:
+        return (self.subnets, *self._kinds)
 
     def older_than(self, subnet: Pool) -> Pool | None:
         """The oldest Subnet of the same L2 domain whose network overlaps and that is older."""

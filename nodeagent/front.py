@@ -65,7 +65,7 @@ class Front:
                 return self._end(call, HttpReply(200, body)) if isinstance(body, bytes) else self._later(call, body)
             except NephilaError as error:
                 return self._refused(call, error)
-            except Exception as crash:
+            except Exception as crash:  # a bug in one request must neither leave it unanswered nor end the agent
                 log.exception("request_crashed")
                 return self._crashed(call, crash)
 
@@ -75,7 +75,7 @@ class Front:
                 return self._end(call, HttpReply(200, await body))
             except NephilaError as error:
                 return self._refused(call, error)
-            except Exception as crash:
+            except Exception as crash:  # a bug in one request must neither leave it unanswered nor end the agent
                 log.exception("request_crashed")
                 return self._crashed(call, crash)
 

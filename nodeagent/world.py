@@ -6,7 +6,6 @@ an ADD only looks things up.
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
+from adapters.kube.picture import Picture
 from adapters.kube.reflector import Reflector
 from adapters.kube.store import Store
 from crds import convert
@@ -74,7 +74,7 @@ class Pools:
         return ends[index][1]
 
 
-class World:
+class World(Picture):
     """Run `run()` as a task. Not ready before `synced()`."""
 
     def __init__(self, store: Store, clock: Clock, entropy: Entropy, node: str, on_change: Callable[[], None]) -> None:
@@ -100,25 +100,9 @@ class World:
         self.pods.listen(self._pod_changed)
         self._generation = 0
 
-    def _all(self) -> tuple[Reflector[Any], ...]:
-        return (self.pools_seen, self.reserved_seen, self.namespaces, self.nodes, self.pods, self.mailbox)
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for reflector in self._all():
-                tasks.create_task(reflector.run(), name=f"reflect {reflector.kind.plural}")
-
     @property
     def reflectors(self) -> tuple[Reflector[Any], ...]:
-        return self._all()
-
-    async def synced(self) -> None:
-        for reflector in self._all():
-            await reflector.synced()
-
-    @property
-    def has_synced(self) -> bool:
-        return all(reflector.has_synced for reflector in self._all())
+        return (self.pools_seen, self.reserved_seen, self.namespaces, self.nodes, self.pods, self.mailbox)
 
     @property
     def node(self) -> Node | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
+from typing import Protocol
 
 from adapters.kube.memory import Call
 from ipam.addresses import Address, Family
@@ -34,6 +35,25 @@ class Crash:
     where: str
     violation: Violation | None
     unfinished: list[tuple[str, str]]
+
+
+class Story(Protocol):
+    """What happens in a world; it kills somebody at the boundary it is told, says where that was, and counts all boundaries."""
+
+    count: int
+    where: str
+
+    async def tell(self) -> None: ...
+
+
+async def told(world: World, number: int, story: Story) -> Crash:
+    """The story to its end, or to the first broken invariant."""
+    telling = asyncio.create_task(story.tell())
+    await asyncio.wait((telling, world.checker.failed), return_when=asyncio.FIRST_COMPLETED)
+    failed = world.checker.failed.result() if world.checker.failed.done() else None
+    if failed is None:
+        telling.result()
+    return Crash(number, story.count, story.where, failed, unfinished(world))
 
 
 def _pool(name: str, prefix: str, family: Family, count: int) -> PlannedPool:
@@ -158,13 +178,8 @@ def crash(number: int, *, power: bool = False) -> Crash:
     async def main() -> Crash:
         world = World(1, loop, without=KINDS, plan=PLAN)
         story = _Story(world, number, power=power)
-        telling = loop.create_task(story.tell())
-        await asyncio.wait((telling, world.checker.failed), return_when=asyncio.FIRST_COMPLETED)
-        failed = world.checker.failed.result() if world.checker.failed.done() else None
-        if failed is None:
-            telling.result()
-        left = unfinished(world)
+        ended = await told(world, number, story)
         world.end()
-        return Crash(number, story.count, story.where, failed, left)
+        return ended
 
     return run(main(), loop)

@@ -14,7 +14,7 @@ from adapters.kube.memory import Call
 from crds.core import NODE
 from crds.nephila import IP_NODE
 from nodeagent.config import ProbeSettings
-from sim.crashpoints import PLAN, Crash
+from sim.crashpoints import PLAN, Crash, told
 from sim.faults import KINDS
 from sim.loop import ProcessKilled, SimLoop, current_process, run
 from sim.quiet import unfinished
@@ -97,15 +97,12 @@ def crash_leader(number: int, *, gone: bool) -> Crash:
         plan = replace(PLAN, probe=ProbeSettings(verify_interval_s=20.0, retest_s=2.0))
         world = World(1, loop, without=KINDS, plan=plan)
         story = _Story(world, number, gone=gone)
-        telling = loop.create_task(story.tell())
-        await asyncio.wait((telling, world.checker.failed), return_when=asyncio.FIRST_COMPLETED)
-        failed = world.checker.failed.result() if world.checker.failed.done() else None
-        if failed is None:
-            telling.result()
-        left = unfinished(world)
+        ended = await told(world, number, story)
         if len(world.wire.holders) < 2 * PODS:
-            left.append(("I8", f"only {len(world.wire.holders)} of {2 * PODS} addresses serve the living node"))
+            ended.unfinished.append(
+                ("I8", f"only {len(world.wire.holders)} of {2 * PODS} addresses serve the living node")
+            )
         world.end()
-        return Crash(number, story.count, story.where, failed, left)
+        return ended
 
     return run(main(), loop)

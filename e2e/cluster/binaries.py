@@ -27,7 +27,7 @@ SYSTEM_GO = "/usr/local/go/bin/go"
 
 
 class BuildFailed(RuntimeError):
-    """The control plane could not be built; the message names the reason and what to do."""
+    """A program could not be built; the message names the reason and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,23 @@ def _build(folder: Path, go: Path, pinned: Pins) -> float:
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     temporary.mkdir()
     output = temporary / "nephila-kube"
+    flags = _linker_flags(pinned.kubernetes)
+    try:
+        go_build(go, SOURCE, ".", output, what=f"Kubernetes {pinned.kubernetes}", linker_flags=flags)
+        for program in PROGRAMS:
+            (temporary / program).symlink_to(output.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+        _forget_old(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return time.monotonic() - started
+
+
+def go_build(go: Path, module: Path, package: str, output: Path, *, what: str, linker_flags: str = "-s -w") -> None:
+    """One static program, of the versions that the module in folder `module` pins, at low priority. Raises `BuildFailed`."""
     command = ["nice", "-n", "15", str(go), "build", "-p", str(min(4, os.cpu_count() or 2)), "-trimpath"]
-    command += ["-buildvcs=false", "-ldflags", _linker_flags(pinned.kubernetes), "-o", str(output), "."]
+    command += ["-buildvcs=false", "-ldflags", linker_flags, "-o", str(output), package]
     environment = dict(
         os.environ,
         CGO_ENABLED="0",
@@ -139,20 +154,12 @@ def _build(folder: Path, go: Path, pinned: Pins) -> float:
     )
     try:
         done = subprocess.run(
-            command, cwd=SOURCE, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
+            command, cwd=module, env=environment, capture_output=True, text=True, timeout=BUILD_TIMEOUT_S, check=False
         )
-        if done.returncode != 0:
-            raise BuildFailed(f"go build of Kubernetes {pinned.kubernetes} failed:\n{done.stderr[-4000:]}")
-        for program in PROGRAMS:
-            (temporary / program).symlink_to(output.name)
-        shutil.rmtree(folder, ignore_errors=True)
-        temporary.rename(folder)
-        _forget_old(folder.parent)
     except subprocess.TimeoutExpired as error:
-        raise BuildFailed(f"go build took more than {BUILD_TIMEOUT_S:.0f} s") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return time.monotonic() - started
+        raise BuildFailed(f"go build of {what} took more than {BUILD_TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        raise BuildFailed(f"go build of {what} failed:\n{done.stderr[-4000:]}")
 
 
 def _forget_old(parent: Path) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 POLL_S = 0.05
+TIMED_OUT = 124  # the exit status that `timeout` gives
 
 
 class ClusterFailed(RuntimeError):
@@ -111,3 +112,18 @@ class Program:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(number)
+
+
+async def run_to_end(*command: str, what: str, timeout_s: float) -> tuple[int, str]:
+    """Exit status, and all that it said on both outputs. One that takes too long is killed: 124, and words with `what` in them."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        return TIMED_OUT, f"{what} took more than {timeout_s:.0f} s"
+    return process.returncode or 0, said.decode(errors="replace")

@@ -9,13 +9,11 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from e2e.cluster import binaries
-from e2e.cluster.binaries import BuildFailed
 from e2e.cluster.nodes import settings
 from e2e.cluster.nodes.kube import Kube
 from e2e.cluster.nodes.labs import RealCluster
@@ -25,7 +23,6 @@ from e2e.cluster.workdir import write_kubeconfig
 
 SOURCE = Path(__file__).with_name("multus-module")
 PACKAGE = "gopkg.in/k8snetworkplumbingwg/multus-cni.v4/cmd/multus"
-BUILD_TIMEOUT_S = 900.0
 NAMESPACE, ACCOUNT = "kube-system", "multus"
 KUBECONFIG = "/etc/cni/net.d/multus.d/multus.kubeconfig"
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
@@ -42,26 +39,8 @@ def ensure() -> Path:
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    command = ["nice", "-n", "15", str(go), "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w"]
-    environment = dict(
-        os.environ,
-        CGO_ENABLED="0",
-        GOFLAGS="-mod=readonly",
-        GOWORK="off",
-        GOCACHE=str(binaries.cache_folder() / "go-build"),
-    )
     with binaries.locked(target.parent / ".lock"):
-        done = subprocess.run(
-            [*command, "-o", str(temporary), PACKAGE],
-            cwd=SOURCE,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=BUILD_TIMEOUT_S,
-            check=False,
-        )
-        if done.returncode != 0:
-            raise BuildFailed(f"go build of {PACKAGE} failed:\n{done.stderr[-4000:]}")
+        binaries.go_build(go, SOURCE, PACKAGE, temporary, what=PACKAGE)
         temporary.rename(target)
     return target
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from e2e.cluster.nodes import cgroups, settings
-from e2e.cluster.program import ClusterFailed, Program
+from e2e.cluster.program import ClusterFailed, Program, run_to_end
 from e2e.lab import netns
 
 INIT = Path(__file__).with_name("node-init.sh")
@@ -153,17 +153,7 @@ class Node:
 
     async def run(self, *command: str, timeout_s: float = 20.0) -> tuple[int, str]:
         """A command inside the node to its end: exit status and all that it said; 124 if it took too long."""
-        process = await asyncio.create_subprocess_exec(
-            *self._enter(), *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-        )
-        try:
-            async with asyncio.timeout(timeout_s):
-                said, _ = await process.communicate()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
-            return 124, f"{command[0]} took more than {timeout_s:.0f} s"
-        return process.returncode or 0, said.decode(errors="replace")
+        return await run_to_end(*self._enter(), *command, what=command[0], timeout_s=timeout_s)
 
     def rss_bytes(self, name: str) -> int:
         """Resident memory of a program of the node (not of nsenter, its parent)."""

@@ -9,7 +9,7 @@ import time
 
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.nodes.node import Node
-from e2e.cluster.program import ClusterFailed
+from e2e.cluster.program import ClusterFailed, run_to_end
 
 FSCK_TIMEOUT_S = 60.0
 POLL_S = 0.5
@@ -18,17 +18,7 @@ POLL_S = 0.5
 async def fsck(cluster: RealCluster) -> tuple[int, str]:
     """`nephila fsck` of a cluster where nothing is under way (leaks count too): exit status and words."""
     command = [sys.executable, "-m", "cli", f"--kubeconfig={cluster.plane.kubeconfig}", "fsck", "--quiet-cluster"]
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
-    )
-    try:
-        async with asyncio.timeout(FSCK_TIMEOUT_S):
-            said, _ = await process.communicate()
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-        return 124, f"fsck took more than {FSCK_TIMEOUT_S:.0f} s"
-    return process.returncode or 0, said.decode(errors="replace")
+    return await run_to_end(*command, what="fsck", timeout_s=FSCK_TIMEOUT_S)
 
 
 async def until_sound(cluster: RealCluster, *, port: int, pods: int, timeout_s: float = 60.0) -> float:

@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
+from adapters.frames import FrameSocket
 from probes.ebpf.libbpf import Libbpf
 from probes.ebpf.loader import unpin
-from tests.netns.probes.lan import Host, Lan, inside, lan
+from tests.netns.probes.lan import Ear, Host, Lan, inside, lan
 
 
 @pytest.fixture(name="net")
@@ -34,3 +36,17 @@ def _host(net: Lan) -> Iterator[Host]:
     with inside(host.namespace):
         yield host
         unpin()
+
+
+@pytest.fixture(name="ear")
+def _ear() -> Iterator[Ear]:
+    """Opens ports on other hosts; all are closed at the end."""
+    with ExitStack() as stack:
+
+        def listen(host: Host) -> FrameSocket:
+            with inside(host.namespace):
+                port = FrameSocket(host.interface)
+            stack.callback(port.close)
+            return port
+
+        yield listen

@@ -7,10 +7,12 @@ import itertools
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from adapters.frames import FrameSocket
 
 _NUMBERS = itertools.count(1)
 _CLONE_NEWNET = 0x40000000
@@ -60,6 +62,10 @@ class Host:
 
     def set(self, name: str, value: int) -> None:
         self.exec("sh", "-c", f"echo {value} > /proc/sys/net/{name}")
+
+
+Ear = Callable[[Host], FrameSocket]
+"""Opens a port on another host."""
 
 
 @dataclass(slots=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
@@ -21,7 +20,7 @@ from probes.prober import Limits, Prober, Reach
 from probes.profiles import FAST, RFC
 from probes.verdicts import State, Verdict
 from tests.netns.probes.gateways import Proxy, linux_proxy
-from tests.netns.probes.lan import Host, Lan, inside
+from tests.netns.probes.lan import Ear, Host, Lan, inside
 
 HELD4, FREE4 = Address.parse("10.9.0.7"), Address.parse("10.9.0.8")
 HELD6, FREE6 = Address.parse("fd09::7"), Address.parse("fd09::8")
@@ -48,23 +47,6 @@ def _node(net: Lan) -> Iterator[Node]:
         node = Node(net, host, FrameSocket(host.interface))
         yield node
         node.port.close()
-
-
-Ear = Callable[[Host], FrameSocket]
-
-
-@pytest.fixture(name="ear")
-def _ear() -> Iterator[Ear]:
-    """Opens ports on other hosts; all are closed at the end."""
-    with ExitStack() as stack:
-
-        def listen(host: Host) -> FrameSocket:
-            with inside(host.namespace):
-                port = FrameSocket(host.interface)
-            stack.callback(port.close)
-            return port
-
-        yield listen
 
 
 async def test_a_real_host_holding_the_address_is_found_within_200_ms(node: Node) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from adapters.clock import SystemClock
 from adapters.entropy import SystemEntropy
-from adapters.frames import FrameSocket
 from ipam.addresses import Address, Network
 from ipam.parents import Parent
 from ipam.stock import State
@@ -24,27 +21,12 @@ from probes.messages import Arp
 from probes.profiles import ANNOUNCE_INTERVAL_S, ANNOUNCE_NUM, FAST, MAX_NEIGHBOR_ADVERTISEMENT
 from probes.watcher import Mode
 from tests.netns.probes.gateways import Proxy, linux_proxy
-from tests.netns.probes.lan import Host, Lan, inside, lan
+from tests.netns.probes.lan import Ear, Host, Lan, inside, lan
 from tests.unit.nodeagent.harness import Lab, add, eventually
 
 pytestmark = [pytest.mark.netns, pytest.mark.ebpf, pytest.mark.usefixtures("_bpf")]
 
-Ear = Callable[[Host], FrameSocket]
 POD = "02:00:00:00:0a:0a"
-
-
-@pytest.fixture(name="ear")
-def _ear() -> Iterator[Ear]:
-    """Opens ports on other hosts; all are closed at the end."""
-    with ExitStack() as stack:
-
-        def listen(host: Host) -> FrameSocket:
-            with inside(host.namespace):
-                port = FrameSocket(host.interface)
-            stack.callback(port.close)
-            return port
-
-        yield listen
 
 
 @pytest.fixture(name="lab")
