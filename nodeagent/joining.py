@@ -46,6 +46,7 @@ class Joining:
         self._report = report
         self._on_fence = on_fence
         self.mailbox: Mailbox | None = None
+        self._rebooted = False  # since the journal was lost
 
     async def join(self) -> Mailbox:
         """Returns once blocks were read and a heartbeat was acknowledged, a mark included. Tried until it works."""
@@ -57,21 +58,34 @@ class Joining:
                 await self._ports.clock.sleep(RETRY_S)
 
     async def _try(self) -> Mailbox:
-        meta, store, journal = self._meta, self._ports.store, self._ports.journal
+        meta, journal = self._meta, self._ports.journal
         identity = await self._identify()
         # By the journal, not by what an earlier try has left in memory: leases of a former Node UID must not be forgotten.
         former = NodeRef(self._node, meta.get(NODE_UID, ""))
-        is_another_boot = meta.get(BOOT_ID, identity.boot_id) != identity.boot_id
-        changed = is_another_boot or former.uid not in ("", identity.node_uid)
         self._keeper.me = NodeRef(self._node, identity.node_uid)
+        if BOOT_ID not in meta:
+            await self._do_without_journal(identity)
+        is_another_boot = self._rebooted or meta.get(BOOT_ID, identity.boot_id) != identity.boot_id
+        changed = is_another_boot or former.uid not in ("", identity.node_uid)
         mailbox = self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
-        if BOOT_ID not in meta and await store.get(IP_NODE, self._node) is not None:
-            self._keeper.shunned |= await lostjournal.shun(store, journal, self._keeper.me, identity.boot_id)
         if not changed:
             await self._keeper.reload()
         await mailbox.beat()
         journal.commit([PutMeta(BOOT_ID, identity.boot_id), PutMeta(NODE_UID, identity.node_uid)])
         return mailbox
+
+    async def _do_without_journal(self, identity: Identity) -> None:
+        """A new node has no mailbox. One that lost its journal has, and what its pods may still use is shunned."""
+        mailbox = await self._ports.store.get(IP_NODE, self._node)
+        if mailbox is None:
+            return
+        # What an earlier try found out holds: by now the heartbeat may be the one which that try sent.
+        self._rebooted = self._rebooted or not lostjournal.outlived(mailbox, identity.boot_id)
+        me, journal = self._keeper.me, self._ports.journal
+        if self._rebooted:
+            self._keeper.restore(await lostjournal.leases(self._ports.store, me), ())
+        else:
+            self._keeper.shunned |= await lostjournal.shun(self._ports.store, journal, me, identity.boot_id)
 
     async def _identify(self) -> Identity:
         node = await self._ports.store.get(NODE, self._node)

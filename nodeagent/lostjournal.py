@@ -3,6 +3,10 @@
 A probe would not help: a macvlan parent does not hear its own children, so an address that a pod of this very node uses looks silent from here.
 Pods go on using theirs; new ones get others. The end (I7): a reboot, which takes every sandbox with it. Pinned slots are spared, since only their
 own identity can get them.
+
+If the reboot came with the loss (a power cut on a disk that lies about `fsync`), the mailbox tells: its last heartbeat is of an earlier boot.
+Nothing is handed out in a boot before a heartbeat of that boot was acknowledged, so no sandbox of this one has any of the addresses, and the leases
+are taken up again.
 """
 
 from __future__ import annotations
@@ -10,14 +14,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import structlog
+from msgspec import UNSET
 
 from adapters.journal import DropSlot, Journal, PutLease, PutSlot, SlotRecord
 from adapters.journal.port import LeaseRecord
 from adapters.kube.store import Store
 from crds.blocks import block_from_wire
-from crds.nephila import IP_BLOCK
+from crds.nephila import IP_BLOCK, IPNode
 from ipam.addresses import Family
-from ipam.blocks import NodeRef
+from ipam.blocks import Block, Lease, NodeRef
 from ipam.errors import BadValue
 from ipam.slots import SlotId
 
@@ -35,23 +40,25 @@ def is_about_lost_journal(record: SlotRecord) -> bool:
     return record.evidence.startswith(_EVIDENCE)
 
 
+def outlived(mailbox: IPNode, boot_id: str) -> bool:
+    """Whether pods of the time before the loss may still run: not if the node's last heartbeat was of another boot."""
+    beat = mailbox.status.heartbeat if mailbox.status is not UNSET else UNSET
+    return beat is UNSET or beat.boot_id == boot_id
+
+
+async def leases(store: Store, me: NodeRef) -> list[LeaseRecord]:
+    """What the blocks say that this node leases, for a journal that does not know. Raises StoreError."""
+    return [_record(block, lease) for block, lease in await _leased(store, me)]
+
+
 async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set[SlotId]:
     """Find this node's leases, all of them, and journal that their slots are not to be used in this boot. Raises StoreError."""
     shunned: set[SlotId] = set()
-    for stored in (await store.list(IP_BLOCK)).items:
-        try:
-            block = block_from_wire(stored)
-        except BadValue as error:
-            log.error("block_unreadable", block=stored.name, error=str(error))
-            continue
-        lease = block.lease_of(me)
-        if lease is None:
-            continue
+    for block, lease in await _leased(store, me):
         slots = tuple(block.page.slot_ids(lease.slots & ~block.pinned))
-        record = LeaseRecord(block.page.name, block.page.cidr, block.page.domain, lease.epoch, lease.slots)
         journal.commit(
             [
-                PutLease(record),
+                PutLease(_record(block, lease)),
                 *(
                     PutSlot(SlotRecord(s.domain, s.family, s.value, "quarantined", evidence=_EVIDENCE + boot_id))
                     for s in slots
@@ -61,6 +68,23 @@ async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set
         shunned.update(slots)
     log.error("journal_lost", slots_shunned=len(shunned), until="reboot")
     return shunned
+
+
+async def _leased(store: Store, me: NodeRef) -> list[tuple[Block, Lease]]:
+    found = []
+    for stored in (await store.list(IP_BLOCK)).items:
+        try:
+            block = block_from_wire(stored)
+        except BadValue as error:
+            log.error("block_unreadable", block=stored.name, error=str(error))
+            continue
+        if (lease := block.lease_of(me)) is not None:
+            found.append((block, lease))
+    return found
+
+
+def _record(block: Block, lease: Lease) -> LeaseRecord:
+    return LeaseRecord(block.page.name, block.page.cidr, block.page.domain, lease.epoch, lease.slots)
 
 
 def forget(journal: Journal, records: Iterable[SlotRecord], boot_id: str) -> None:

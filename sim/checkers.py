@@ -88,7 +88,7 @@ class Checker:
         pod_uid = self._pods.get(machine.name, {}).pop(key, "")
         if slot is None:
             return None
-        if slot not in put:
+        if slot not in put and self._is_answered_for(slot, machine.name):
             self._released[slot] = Released(self._world.loop.time(), pod_uid)
         sandbox = self._world.kubelets[machine.name].sandboxes.get(write.container_id)
         if sandbox is not None and sandbox.live and not sandbox.delete_sent:
@@ -179,6 +179,11 @@ class Checker:
         self._released = {slot: at for slot, at in self._released.items() if not self._is_leased_to(slot, name)}
         self.journalled[name] = {(r.container_id, r.family): _slot(r.family, r.value) for r in records}
         self._pods[name] = {(r.container_id, r.family): r.pod_uid for r in records}
+
+    def _is_answered_for(self, slot: SlotId, node: str) -> bool:
+        """Not after a forced reclaim: from then on the address rests by its suspect mark, whenever its former node wakes and hears of the DEL."""
+        block = self.blocks.get(slot.page.name)
+        return block is not None and (bool(block.pinned & slot.bit) or self._is_leased_to(slot, node))
 
     def _is_leased_to(self, slot: SlotId, node: str) -> bool:
         block = self.blocks.get(slot.page.name)

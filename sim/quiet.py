@@ -43,6 +43,9 @@ def _is_satisfiable(world: World, pod: str) -> bool:
     if own:
         return not own & allocated
     allocated |= others
+    for machine in world.machines.values():
+        if machine.running:  # what a lost journal may have given out is out of use until a reboot, by design
+            allocated |= machine.running.agent.keeper.shunned
 
     def has_room(pool: PlannedPool) -> bool:
         for value in range(pool.first, pool.last + 1):
@@ -101,7 +104,7 @@ def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
             for lease in block.leases_named(name):
                 leased |= set(block.page.slot_ids(lease.slots))
     held = {item.slot for item in agent.stock}
-    if missing := leased - held:
+    if missing := leased - held - agent.keeper.shunned:
         found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))
     if strange := held - leased:
         found.append(("I7", f"{min(strange)} is held by {name} without a lease"))

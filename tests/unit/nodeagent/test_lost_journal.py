@@ -18,9 +18,11 @@ async def lab() -> Lab:
 
 
 async def lose_journal(lab: Lab) -> set[str]:
-    """Three pods get addresses, then the journal is deleted; returns the addresses."""
+    """Three pods get addresses, the node says that it lives, then the journal is deleted; returns the addresses."""
     async with lab.agent("n1") as agent:
         given = {(await add(agent, f"c{i}", await lab.pod(f"p{i}", "n1")))[0] for i in range(3)}
+        assert agent.mailbox is not None
+        await agent.mailbox.beat()
     lab.disks["n1"] = MemoryDisk()
     return given
 
@@ -47,6 +49,18 @@ async def test_they_stay_shunned_over_restarts_and_come_back_with_a_reboot(lab: 
         await eventually(
             lambda: agent.keeper.leases()[page].block.lease_of(agent.keeper.me).slots.bit_count() == len(agent.stock)  # type: ignore[union-attr]
         )
+
+
+async def test_a_journal_lost_in_a_power_cut_costs_no_address_since_no_pod_outlived_it(lab: Lab) -> None:
+    given = await lose_journal(lab)
+    async with lab.agent("n1", boot_id="boot-2") as agent:
+        assert agent.keeper.shunned == set()
+        assert {str(held.slot) for held in agent.stock} >= given
+        assert not any(held.slot in agent.keeper.lost for held in agent.stock)
+        fresh = {(await add(agent, f"d{i}", await lab.pod(f"q{i}", "n1")))[0] for i in range(20)}
+    async with lab.agent("n1", boot_id="boot-2") as agent:  # from the journal that was written since
+        assert agent.keeper.shunned == set()
+        assert {str(held.slot) for held in agent.stock} >= fresh
 
 
 async def test_a_new_node_shuns_nothing(lab: Lab) -> None:
