@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 import structlog
@@ -20,9 +19,7 @@ import structlog
 from adapters.clock import Clock
 from adapters.entropy import Entropy
 from adapters.journal import DropLease, DropSlot, Journal, LeaseRecord, PutLease, PutSlot, SlotRecord
-from adapters.kube.store import Conflict, Deleted, Exists, Missing, Store, Stored, StoreError, Unknown
-from crds.blocks import block_changes, block_from_wire, block_to_wire
-from crds.nephila import IP_BLOCK
+from adapters.kube.store import Store, Unknown
 from ipam import lease
 from ipam.addresses import Family
 from ipam.blocks import Block, Cooling, NodeRef
@@ -30,6 +27,7 @@ from ipam.errors import ApiUnreachable
 from ipam.ranges import RangeSet
 from ipam.slots import Page, SlotId
 from ipam.stock import NEVER, State, Stock
+from nodeagent.blockobjects import BlockObjects
 from nodeagent.leaseview import LeaseView, Seen
 from nodeagent.pagesearch import PageSearch
 
@@ -41,14 +39,6 @@ LOOK_AGAIN_S = 10.0
 
 Decide = Callable[[Block], Block]
 Choose = Callable[[Block, int, int, int, float], int]
-
-
-@dataclass(slots=True)
-class BlockCounters:
-    """For metrics: compare-and-swaps tried, and lost to another writer."""
-
-    attempts: int = 0
-    conflicts: int = 0
 
 
 class BlockKeeper(LeaseView):
@@ -67,14 +57,13 @@ class BlockKeeper(LeaseView):
     ) -> None:
         """`cooldown_s`: no address rests longer than this, whatever a stepped wall clock says."""
         self._cooldown_s = cooldown_s
-        self._store = store
         self._journal = journal
         self._clock = clock
-        self._entropy = entropy
         self._stock = stock
         self._pool_of = pool_of
         self.me = me
-        self.counters = BlockCounters()
+        self._blocks = BlockObjects(store, entropy)
+        self.counters = self._blocks.counters
         self._mine = {}
         self._outdated: set[Page] = (
             set()
@@ -156,7 +145,7 @@ class BlockKeeper(LeaseView):
     async def give_back(self, slots: Iterable[SlotId]) -> int:
         """Return free slots to their blocks; those that are not free (any more) stay. Returns how many left.
 
-        Raises ApiUnreachable; the slots then stay leaving, and `resume_leaving` finishes it later.
+        Raises ApiUnreachable; the slots then stay leaving, and `finish_leaving` must be called again.
         """
         left = self._stock.leave(slots)
         if not left:
@@ -215,7 +204,7 @@ class BlockKeeper(LeaseView):
     async def reload(self) -> None:
         """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
         for page in list(self._recorded):
-            self._remember(await self._read(page))
+            self._remember(await self._blocks.read(page))
 
     async def look_again(self) -> None:
         """Read blocks again for as long as a write of ours may still arrive there, so that no lease is held without our knowing.
@@ -258,7 +247,7 @@ class BlockKeeper(LeaseView):
 
     async def look(self, page: Page) -> Block:
         """The block as it stands in the API now; a decision made on it must still be written by `change`. Raises ApiUnreachable."""
-        seen = await self._read(page)
+        seen = await self._blocks.read(page)
         if seen != self._mine.get(page):
             self._outdated.add(page)  # a decision on what was just seen must not be made on an older picture
         return seen.block
@@ -266,7 +255,7 @@ class BlockKeeper(LeaseView):
     async def refresh(self, page: Page) -> None:
         """Read a block again and bring memory in step with it. Raises ApiUnreachable."""
         async with self._turn(page):  # no write of ours can be under way: what is read is what stands
-            self._remember(await self._read(page))
+            self._remember(await self._blocks.read(page))
 
     async def _change(self, page: Page, decide: Decide) -> Seen | None:
         """Read (or take what we last saw), decide, write; on conflict read and decide again. One at a time per page: an answer that is
@@ -292,7 +281,7 @@ class BlockKeeper(LeaseView):
         is_fresh = seen is None
         for _attempt in range(MAX_CAS_ATTEMPTS):
             if seen is None:
-                seen, is_fresh = await self._read(page), True
+                seen, is_fresh = await self._blocks.read(page), True
             try:
                 wanted = decide(seen.block)
             except lease.LeaseRefused as refusal:
@@ -316,42 +305,11 @@ class BlockKeeper(LeaseView):
 
     async def _write(self, seen: Seen, wanted: Block) -> Seen | None:
         """One compare-and-swap; None if another writer was first, or if nobody knows (the next read will tell)."""
-        self.counters.attempts += 1
-        name, version = wanted.page.name, seen.resource_version
-        if not version:
-            outcome = await self._store.create(IP_BLOCK, block_to_wire(wanted))
-        elif wanted.is_disposable(self._clock.wall()):
-            outcome = await self._store.delete(IP_BLOCK, name, resource_version=version)
-        else:
-            outcome = await self._store.patch(IP_BLOCK, name, block_changes(wanted), resource_version=version)
-        match outcome:
-            case Stored(stored):
-                return Seen(wanted, stored.resource_version)
-            case Deleted():
-                return Seen(lease.new_block(wanted.page, self._entropy.bits(lease.SEED_BITS)), "")
-            case Conflict() | Exists() | Missing():
-                self.counters.conflicts += 1
-                return None
-            case Unknown(cause):
-                log.warning("write_outcome_unknown", block=name, cause=cause)
-                self._unsure[wanted.page] = self._clock.now()
-                return None
-            case refused:
-                raise ApiUnreachable(
-                    f"IPBlock {name} could not be written: {refused.message}",
-                    hint="check the agent's RBAC and the CRDs' version",
-                )
-
-    async def _read(self, page: Page) -> Seen:
-        try:
-            stored = await self._store.get(IP_BLOCK, page.name)
-        except StoreError as error:
-            raise ApiUnreachable(
-                f"IPBlock {page.name} could not be read: {error}", hint="check the API server"
-            ) from error
-        if stored is None:
-            return Seen(lease.new_block(page, self._entropy.bits(lease.SEED_BITS)), "")
-        return Seen(block_from_wire(stored), stored.resource_version)
+        written = await self._blocks.write(seen, wanted, self._clock.wall())
+        if isinstance(written, Unknown):
+            self._unsure[wanted.page] = self._clock.now()
+            return None
+        return written
 
     # Memory and journal ----------------------------------------------------------------------------------------------------------------
 

@@ -199,7 +199,7 @@ def timeout_as_success() -> None:
     original = BlockKeeper._write
 
     async def write(self: BlockKeeper, seen: Seen, wanted: Block) -> Seen | None:
-        store = self._store
+        store = self._blocks._store
 
         class Hopeful:
             unknown = False
@@ -212,11 +212,11 @@ def timeout_as_success() -> None:
 
                 return call
 
-        self._store = Hopeful()
+        self._blocks._store = Hopeful()
         try:
             outcome = await original(self, seen, wanted)
         finally:
-            self._store = store
+            self._blocks._store = store
         return Seen(wanted, seen.resource_version) if Hopeful.unknown else outcome
 
     _patch(BlockKeeper, "_write", write)
