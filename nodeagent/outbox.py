@@ -26,7 +26,7 @@ from crds.spiderpool import ENDPOINT, EndpointStatus, IPAllocation, PodIPAllocat
 from crds.spiderpool import Route as WireRoute
 from ipam.addresses import Family
 from ipam.catalog import Catalog
-from ipam.errors import ApiUnreachable, NephilaError
+from ipam.errors import ApiUnreachable, NephilaError, PodGone
 from ipam.owners import TopOwner
 from ipam.slots import SlotId
 from nodeagent.allocator import Allocator, Attachment, Key
@@ -114,14 +114,17 @@ class Outbox:
         return key in self._due or key in self._busy
 
     async def deliver(self, key: str, uid: str) -> None:
-        """Write pod `key`'s SpiderEndpoint now; raises ApiUnreachable, and the workers go on trying. For those who must tell before they answer."""
+        """Write pod `key`'s SpiderEndpoint now, for those who must tell before they answer. Raises ApiUnreachable, and the workers go on trying;
+        PodGone, as nothing can be told of a pod that is no more."""
         try:
-            await self._once(key, uid)
+            told = await self._once(key, uid)
         except StoreError as error:
             self.mark(key, uid)
             raise ApiUnreachable(f"SpiderEndpoint {key} could not be written: {error}") from error
         self._due.pop(key, None)
         self._since.pop(key, None)
+        if not told:
+            raise PodGone(f"pod {key} does not exist any more")
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:
@@ -163,32 +166,34 @@ class Outbox:
             await self._clock.sleep(pause * self._entropy.uniform(1.0, 2.0))
             pause = min(2 * pause, longest)
 
-    async def _once(self, key: str, uid: str) -> None:
-        """One writer per object at a time, so that an older picture never lands after a newer one."""
+    async def _once(self, key: str, uid: str) -> bool:
+        """One writer per object at a time, so that an older picture never lands after a newer one. False: the pod is gone, nothing was told."""
         lock = self._locks.get(key)
         if lock is None:
             lock = self._locks[key] = asyncio.Lock()
         async with lock:
             if any(self._is_shared(grant.slot) for item in self._allocator.of_pod(uid) for grant in item.grants):
-                return  # told when the source has left (`Pins.settle`), be it after a restart of ours: the entry stays
-            await self._bring_about(key, uid)
+                return True  # told when the source has left (`Pins.settle`), be it after a restart of ours: the entry stays
+            told = await self._bring_about(key, uid)
             self._journal.commit([DropOutbox(key, uid)])
+            return told
 
-    async def _bring_about(self, key: str, uid: str) -> None:
-        """Make the object say what the pod holds here now. Raises StoreError or NephilaError: try again."""
+    async def _bring_about(self, key: str, uid: str) -> bool:
+        """Make the object say what the pod holds here now; False if the pod is gone. Raises StoreError or NephilaError: try again."""
         namespace, name = key.split("/", 1)
         attachments = self._allocator.of_pod(uid)
         if not attachments:
             await self._remove(namespace, name, uid)
-            return
+            return True
         pod = self._world.pods.get(name, namespace)
         if pod is None or pod.uid != uid:
             pod = await self._store.get(POD, name, namespace)
         if pod is None or pod.uid != uid:
-            return  # the pod is gone: so is its endpoint, by ownerReference; DEL or the reconciler will free the address
+            return False  # so is its endpoint, by ownerReference; DEL or the reconciler will free the address
         await self._write(pod, attachments)
         for item in attachments:
             await self._claims.tell(pod, item)
+        return True
 
     async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> None:
         owner = await self._ownership.of(pod)

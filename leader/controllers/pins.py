@@ -1,7 +1,10 @@
-"""Ends pins whose identity is gone for good, and seats of migration sources that nobody is left to give up.
+"""Ends pins whose identity is gone for good or cannot find them, and seats of migration sources that nobody is left to give up.
 
 An identity is gone: a StatefulSet that was deleted, or scaled down below the pod's ordinal; a KubeVirt machine without instance and definition; an
 `IPAMClaim` that was deleted; a plain pod whose address was adopted (`nephila migrate`).
+
+It cannot find a pin that nobody has and its SpiderEndpoint does not tell of: an ADD that failed between pinning and telling left it, and the next
+one, on another node, pinned another address.
 """
 
 from __future__ import annotations
@@ -13,17 +16,22 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.kube.store import StoreError
+from crds.identities import MACHINE
+from crds.meta import UNSET
 from ipam import lease
+from ipam.addresses import Family
 from ipam.blocks import Block, Holder, NodeRef, Pin, PinOwner
 from ipam.errors import BadValue
 from ipam.slots import Page
 from leader.identities import ASKED, PLAIN, STATEFUL, is_wanted_now, set_of, wants
 from leader.loop import Allowance
-from leader.sight import Sight
+from leader.sight import Sight, addresses_of
+from leader.views import ENDPOINT_VIEW, EndpointView
 from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
 
+RECORDED = frozenset({STATEFUL, MACHINE})  # whose SpiderEndpoint has their own name; a claim tells by its status too
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
@@ -42,8 +50,9 @@ class Pins:
         """One pass. Raises StoreError, Deposed."""
         now = self._clock.now()
         await self._empty_seats(now)
-        pins = [(block.page, pin) for block in self._sight.ledger.blocks() for pin in block.pins]
-        gone = {(page, pin.slot, pin.owner) for page, pin in pins if self._is_suspicious(pin)}
+        blocks = {block.page: block for block in self._sight.ledger.blocks()}
+        pins = [(page, pin) for page, block in blocks.items() for pin in block.pins]
+        gone = {(page, pin.slot, pin.owner) for page, pin in pins if self._is_suspicious(page, pin)}
         self._suspected = {key: self._suspected.get(key, now) for key in gone}
         for key, since in sorted(self._suspected.items(), key=lambda item: (item[1], item[0][0], item[0][1])):
             if now - since < self._orphan_s or not self._allowance.take():
@@ -54,15 +63,22 @@ class Pins:
                 if key[2].kind not in ASKED:
                     raise
                 log.warning("identity_unknown", kind=key[2].kind, name=key[2].name, error=str(error))
-                wanted = True  # the kind may not be served: nothing is known, so nothing ends
-            if wanted:
-                self._suspected[key] = now  # a machine that is switched off: asked again after a while
-            else:
+                self._suspected[key] = now  # the kind may not be served: nothing is known, so nothing ends
+                continue
+            if not wanted:
                 await self._unpin(*key)
+            elif await self._is_forgotten_now(*key):
+                await self._end_forgotten(*key, blocks[key[0]].epoch)
+            else:
+                self._suspected[key] = now  # a machine that is switched off: asked again after a while
 
-    def _is_suspicious(self, pin: Pin) -> bool:
+    def _is_suspicious(self, page: Page, pin: Pin) -> bool:
         """As far as our copies tell."""
         owner = pin.owner
+        if owner.kind in RECORDED and not pin.seats:
+            told = self._sight.endpoints.get(owner.name, owner.namespace)
+            if not _tells(told, page, pin.slot, owner):
+                return True
         if owner.kind == PLAIN:
             return not self._sight.has_pod(owner.uid)
         if owner.kind == STATEFUL:
@@ -122,6 +138,28 @@ class Pins:
             self.removed += 1
             log.info("pin_removed", block=page.name, slot=slot, namespace=owner.namespace, identity=owner.name)
 
+    async def _is_forgotten_now(self, page: Page, slot: int, owner: PinOwner) -> bool:
+        """The same question, asked of the API server. Raises StoreError."""
+        if owner.kind not in RECORDED:
+            return False
+        told = await self._writer.store.get(ENDPOINT_VIEW, owner.name, owner.namespace)
+        return not _tells(told, page, slot, owner)
+
+    async def _end_forgotten(self, page: Page, slot: int, owner: PinOwner, epoch: int) -> None:
+        """`epoch`: the block's before its identity's record was read. Any change since may be an ADD that has the pin, and tells of it next."""
+
+        def decide(block: Block) -> Block:
+            pin = block.pin_at(slot)
+            if block.epoch != epoch or pin is None or pin.seats:
+                return block
+            return lease.unpin(block, slot, owner, self._writer.term)
+
+        if await self._change(page, decide):
+            self.removed += 1
+            log.info(
+                "forgotten_pin_removed", block=page.name, slot=slot, namespace=owner.namespace, identity=owner.name
+            )
+
     async def _change(self, page: Page, decide: Callable[[Block], Block]) -> bool:
         try:
             changed = await self._writer.change_block(page, decide)
@@ -129,3 +167,17 @@ class Pins:
             log.error("block_unreadable", block=page.name, error=str(error))
             return False
         return changed is not None and changed[0] is not changed[1]
+
+
+def _tells(endpoint: EndpointView | None, page: Page, slot: int, owner: PinOwner) -> bool:
+    """Whether the record gives this address to the identity's interface: there the next ADD looks for the pin."""
+    if endpoint is None or endpoint.status is UNSET:
+        return False
+    wanted = (page.family, page.base + slot)
+    told = [
+        found
+        for item in endpoint.status.current.ips
+        if item.interface == owner.interface
+        for found in addresses_of(item)
+    ]
+    return any((Family(address.family), address.value) == wanted for _pool, address in told)

@@ -16,7 +16,7 @@ from crds.nephila import IP_BLOCK
 from ipam import lease
 from ipam.blocks import Holder, NodeRef, PinOwner
 from tests.unit.leader.harness import leader, until
-from tests.unit.leader.leftovers import CLAIM, PAGE, VM, pinned, pins, stateful_set
+from tests.unit.leader.leftovers import CLAIM, PAGE, VM, WEB, endpoint, pinned, pins, stateful_set
 from tests.unit.nodeagent.harness import Lab
 
 
@@ -34,6 +34,7 @@ async def test_a_pin_ends_with_its_identity(lab: Lab, holder: bool) -> None:  # 
 
 async def test_a_pin_of_a_wanted_identity_stays(lab: Lab) -> None:
     await stateful_set(lab, "web", 1)
+    await endpoint(lab, "web-0", "uid-of-an-earlier-pod", owner=("StatefulSet", "web"), ip="10.6.0.2")
     await pinned(lab, holder=False, leased=False)
     async with leader(lab):
         await asyncio.sleep(0.5)
@@ -44,6 +45,32 @@ async def test_a_pin_of_a_wanted_identity_stays(lab: Lab) -> None:
             return not await pins(lab)
 
         await until(gone)
+
+
+@pytest.mark.parametrize("told", ["nothing", "another address", "another interface"])
+async def test_a_pin_that_its_identity_cannot_find_ends(lab: Lab, told: str) -> None:
+    """An ADD that failed between pinning and telling leaves one; the next pins another address elsewhere."""
+    await stateful_set(lab, "web", 1)
+    if told == "another address":
+        await endpoint(lab, "web-0", "uid-of-an-earlier-pod", owner=("StatefulSet", "web"), ip="10.6.0.9")
+    owner = replace(WEB, interface="net1") if told == "another interface" else WEB
+    if told == "another interface":
+        await endpoint(lab, "web-0", "uid-of-an-earlier-pod", owner=("StatefulSet", "web"), ip="10.6.0.2")
+    await pinned(lab, holder=False, leased=False, owner=owner)
+    async with leader(lab):
+
+        async def gone() -> bool:
+            return not await pins(lab)
+
+        await until(gone)
+
+
+async def test_a_pin_that_a_pod_has_stays_though_its_record_is_late(lab: Lab) -> None:
+    await stateful_set(lab, "web", 1)
+    await pinned(lab, holder=True, leased=True)
+    async with leader(lab):
+        await asyncio.sleep(0.5)
+        assert await pins(lab) == 1
 
 
 async def test_a_pin_whose_holder_may_live_is_left_to_its_node(lab: Lab) -> None:
@@ -74,6 +101,7 @@ async def test_an_adopted_address_of_a_plain_pod_ends_with_that_pod(lab: Lab) ->
 async def test_a_machines_pin_ends_when_neither_instance_nor_definition_is_left(lab: Lab, kept_by: str) -> None:
     kind: Kind[Any] = VIRTUAL_MACHINE_INSTANCE if kept_by == "instance" else VIRTUAL_MACHINE
     await lab.create(kind, metadata={"name": "vm", "namespace": "default"})
+    await endpoint(lab, "vm", "uid-vm", owner=("VirtualMachineInstance", "vm"), ip="10.6.0.2")
     await pinned(lab, holder=False, leased=False, owner=VM)
     async with leader(lab):
         await asyncio.sleep(0.5)
