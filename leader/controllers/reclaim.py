@@ -79,7 +79,7 @@ class Reclaim:
         elif isinstance(state, Marked) and reclaim.is_ripe(state, self._rules, now):
             node = await self._writer.store.get(NODE, name)  # a live look at what decides how much may be taken
             if _standing_of(node, state.beat) is standing:
-                self.states[name] = await self._take(name, state, standing)
+                self.states[name] = await self._take_and_go_on(name, state, standing, mailbox, leases)
         elif stored is not None:
             await self._succession(name, stored, leases)
         if stored is not None and not leases and standing is Standing.GONE:
@@ -138,6 +138,15 @@ class Reclaim:
             confirmed = bool(stored and mailbox and mailbox.mark and stored.annotations.get(CONFIRMED) == mailbox.mark)
             state = await self._take_from(name, page, state, standing, uses, confirmed=confirmed)
         return state
+
+    async def _take_and_go_on(
+        self, name: str, state: Marked, standing: Standing, mailbox: Mailbox | None, leases: Leases
+    ) -> State:
+        """`mailbox`, `leases`: as seen before anything was taken."""
+        after = await self._take(name, state, standing)
+        if isinstance(after, Marked) and mailbox is not None:
+            after = reclaim.begun_anew(after, mailbox, leases)
+        return await self._mark(name, after) if isinstance(after, Remembered) else after
 
     async def _take_from(
         self, name: str, page: Page, state: Marked, standing: Standing, uses: Uses, *, confirmed: bool
@@ -203,6 +212,9 @@ class Reclaim:
         if isinstance(state, Marked) and reclaim.is_ripe(state, self._rules, now):
             after = await self._take(name, state, Standing.REPLACED)
             self.successions[name] = after
+            foreign = [(page, lease) for page, lease in leases if lease.node.uid != beat.node_uid]
+            if isinstance(after, Marked) and reclaim.was_written_since(after, foreign):
+                del self.successions[name]  # remembered anew at the next look
 
     async def _bury(self, stored: IPNode) -> None:
         """The mailbox of a node that is gone, after its last lease: never earlier, because a missing mailbox must mean "fenced"."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
 
 from adapters.kube.memory import Call, MemoryStore, NotSent
 from adapters.kube.store import Stored
-from crds.blocks import block_from_wire
+from crds.blocks import block_changes, block_from_wire
 from crds.core import NODE, POD
 from crds.meta import UNSET
 from crds.nephila import IP_BLOCK, IP_NODE
-from ipam.blocks import Block
+from ipam import lease
+from ipam.blocks import Block, Holder, NodeRef, PinOwner
+from ipam.reclaim import Marked
 from ipam.slots import SlotId
 from leader.config import ReclaimSettings
 from leader.controllers.reclaim import CONFIRMED
@@ -212,6 +215,51 @@ async def test_a_pod_without_a_known_address_protects_every_unrecorded_slot(lab:
         await lab.store.delete(POD, "starting", namespace="default")
         await wait_for(lambda: _is_one_bit(lab))
         assert address
+
+
+async def touch(lab: Lab, node: NodeRef) -> None:
+    """As another node does that fetches a pinned address from this one's lease: the rest of the lease has a new epoch."""
+    stored = (await lab.store.list(IP_BLOCK)).items[0]
+    found = block_from_wire(stored)
+    held = found.lease_of(node)
+    assert held is not None
+    slot = held.slots.bit_length() - 1
+    owner = PinOwner("StatefulSet", "default", "web-0", "eth0")
+    pinned = lease.vacate_pin(lease.pin(found, held.node, slot, owner, Holder("n1", "gone")), held.node, slot, "gone")
+    taker = NodeRef("n2", (await lab.store.get(NODE, "n2")).uid)  # type: ignore[union-attr]
+    moved = lease.move_pin(pinned, owner, taker, Holder("n2", "uid-of-web-0"))
+    outcome = await lab.store.patch(
+        IP_BLOCK, stored.name, block_changes(moved), resource_version=stored.resource_version
+    )
+    assert isinstance(outcome, Stored)
+
+
+@pytest.mark.parametrize("standing", ["silent", "gone", "replaced"])
+async def test_a_pin_that_is_fetched_from_a_dead_nodes_lease_keeps_nobody_from_the_rest_of_it(
+    lab: Lab, standing: str
+) -> None:
+    slow = ReclaimSettings(agent_lease_s=0.5, grace_s=0.45, period_s=0.03)  # time to fetch it before the wait is over
+    await dead_node_with_a_pod(lab)
+    await lab.store.delete(POD, "p", namespace="default")
+    if standing != "silent":
+        await lab.store.delete(NODE, "n1")
+    if standing == "replaced":
+        await lab.node("n1")
+        lab.disks.pop("n1")
+    async with AsyncExitStack() as stack:
+        boss = await stack.enter_async_context(leader(lab, "n2", reclaim=slow))
+        former = (await block(lab)).leases_named("n1")[0].node  # type: ignore[union-attr]
+        if standing == "replaced":
+            await stack.enter_async_context(lab.agent("n1", lease=SHORT))
+        states = boss.reign.reclaim.successions if standing == "replaced" else boss.reign.reclaim.states  # type: ignore[union-attr]
+        await eventually(lambda: isinstance(states.get("n1"), Marked))
+        await touch(lab, former)
+
+        async def gone() -> bool:
+            found = await block(lab)
+            return found is None or found.lease_of(former) is None
+
+        await wait_for(gone, 15.0)
 
 
 async def test_leases_of_a_replaced_node_go_while_its_successor_lives(lab: Lab) -> None:
