@@ -11,10 +11,11 @@ from dataclasses import replace
 from adapters.kube.store import Conflict, Deleted, Missing, Store, Stored, StoreError
 from cli.cluster import Cluster, Holding
 from cli.failures import CliError, Exit
-from cli.views.nodes import OUT_OF_SERVICE, heartbeat_age, standing_mark
+from cli.views.nodes import heartbeat_age, standing_mark
 from cli.views.nodes import state_of as node_state
 from cli.words import age
 from crds.blocks import block_changes, block_from_wire
+from crds.core import OUT_OF_SERVICE
 from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT
 from ipam.blocks import Block, Cooling

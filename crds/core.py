@@ -48,6 +48,10 @@ class Pod(KubeObject):
     status: PodStatus = PodStatus()
 
 
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+"""A taint: an administrator's word that nothing runs on the node (KEP-2268)."""
+
+
 class Taint(WireStruct):
     key: str
     value: str = ""
@@ -82,6 +86,10 @@ class Node(KubeObject):
     kind: str = constant("Node")
     spec: NodeSpec = NodeSpec()
     status: NodeStatus = NodeStatus()
+
+    @property
+    def is_out_of_service(self) -> bool:
+        return any(taint.key == OUT_OF_SERVICE for taint in self.spec.taints or ())
 
 
 class Namespace(KubeObject):

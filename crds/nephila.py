@@ -276,9 +276,11 @@ class PoolStock(WireStruct):
 
     name: Annotated[str, say("The pool.", maxLength=253)]
     used: Annotated[int, say("Allocated to pods.", minimum=0)] = 0
-    free: Annotated[int, say("Ready to be handed out.", minimum=0)] = 0
+    free: Annotated[int, say("Free, proven or to be probed first; neither resting nor quarantined.", minimum=0)] = 0
     cooling: Annotated[int, say("Resting after their last use.", minimum=0)] = 0
-    wanted: Annotated[int, say("Lacking for waiting pods or the warm target.", minimum=0)] = 0
+    wanted: Annotated[
+        int, say("Free addresses that waiting pods, and pods bound here that have none yet, need.", minimum=0)
+    ] = 0
     quarantined: Annotated[int, say("In use by someone else.", minimum=0)] = 0
     unverified: Annotated[
         bool, say("No interface of this node is on the pool's segment: handed out without proof.")

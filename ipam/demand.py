@@ -16,7 +16,7 @@ UNKNOWN_NODE_COUNT = 16  # until a leader has published how many nodes share the
 def batch(free: int, nodes: int) -> int:
     """The largest batch of which every node of the pool could take two and still leave addresses free; 1 if none fits.
 
-    `free`: addresses of the pool in nobody's lease; `nodes`: nodes that may use the pool (at least 1 is assumed).
+    `free`: addresses of the pool that a pod could get, leased ahead or not; `nodes`: nodes that hold or want some (at least 1 is assumed).
     """
     return next((size for size in BATCHES if 2 * size * max(nodes, 1) <= free), 1)
 

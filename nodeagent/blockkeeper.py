@@ -1,4 +1,4 @@
-"""Keeps the node's leases in step with demand: claims before pods arrive, gives back what is not needed, answers recalls and fence marks.
+"""The node's leases: claims and gives back what it is asked to, and takes them anew after a fence mark; journal and stock follow the blocks.
 
 Every change of ownership is one compare-and-swap on one `IPBlock` (`ipam.lease` says which). The order of journal and API is what makes a crash
 between the two harmless:

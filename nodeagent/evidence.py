@@ -22,7 +22,6 @@ from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.identities import Identities, Identity
 
 WATCH_S = 4.0  # longer than `pins.GRANT_S`, whatever the rates of the two nodes' clocks
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"  # an administrator's word that nothing runs on the node (KEP-2268)
 
 WhyNotSilent: TypeAlias = Callable[[SlotId], Awaitable[str]]
 """A full probe: who answers for the address on the wire, or why that could not be found out; "" if nobody does."""
@@ -89,7 +88,7 @@ class Evidence:
         try:
             node = await self._store.get(NODE, name)
             if node is not None:
-                return any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
+                return node.is_out_of_service
             return await self._store.get(IP_NODE, name) is None
         except StoreError as error:
             raise ApiUnreachable(f"Node {name} could not be read: {error}") from error

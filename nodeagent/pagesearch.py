@@ -1,4 +1,4 @@
-"""In which order the pages of a pool are tried for free slots, so that nodes rarely collide and no full page is read over and over. Pure."""
+"""In which order the pages of a pool are tried for free slots, so that nodes rarely collide and no full page is read over and over."""
 
 from __future__ import annotations
 

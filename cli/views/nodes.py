@@ -10,7 +10,6 @@ from crds.nephila import Heartbeat, IPNode
 
 KIND = "ipnode.nephila.io"
 SILENT_S = 90.0  # three heartbeats
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 class NodeRow(Record):
@@ -105,7 +104,7 @@ def state_of(cluster: Cluster, name: str) -> str:
     node, mailbox = cluster.node_of_name.get(name), cluster.mailbox_of_name.get(name)
     if node is None:
         return "NodeGone"
-    if any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ()):
+    if node.is_out_of_service:
         return "OutOfService"
     if mailbox is None:
         return "NoAgent"

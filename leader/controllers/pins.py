@@ -32,7 +32,6 @@ from leader.writing import Writer
 log = structlog.get_logger(__name__)
 
 RECORDED = frozenset({STATEFUL, MACHINE})  # whose SpiderEndpoint has their own name; a claim tells by its status too
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 class Pins:
@@ -109,7 +108,7 @@ class Pins:
         if self._sight.has_pod(seat.pod_uid):
             return False
         node = self._sight.nodes.get(seat.node)
-        return node is None or any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ())
+        return node is None or node.is_out_of_service
 
     def _may_run(self, block: Block, slot: int, seat: Holder) -> bool:
         """Whether a sandbox of the pod may still have the address: DEL empties the seat, or the leader has taken the lease by force."""

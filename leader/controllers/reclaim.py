@@ -27,7 +27,6 @@ from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
 
-OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 CONFIRMED = (
     "nephila.io/reclaim-confirmed"  # annotation of the IPNode: the id of the fence mark that an operator has confirmed
 )
@@ -235,7 +234,7 @@ class Reclaim:
 def _standing_of(node: Node | None, beat: Beat | None) -> Standing:
     if node is None:
         return Standing.GONE
-    if any(taint.key == OUT_OF_SERVICE for taint in node.spec.taints or ()):
+    if node.is_out_of_service:
         return Standing.OUT_OF_SERVICE
     return Standing.REPLACED if beat is not None and beat.node_uid != node.uid else Standing.PRESENT
 
