@@ -166,7 +166,7 @@ class RealCluster:
         await self._start_relay_program("egress", enter, ["egress", str(self.folder / "egress.sock")])
 
     async def _start_relay(self) -> None:
-        namespaces = [self.net.node_ns(name) for name in self.net.nodes]
+        namespaces = [self.net.gateway_ns, *map(self.net.node_ns, self.net.nodes)]
         await self._start_relay_program("api", [], ["api", str(self.plane.layout.ports.apiserver), *namespaces])
 
     async def _start_relay_program(self, name: str, enter: list[str], arguments: list[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from e2e.cluster.flags import SERVICE_RANGE
 from e2e.cluster.nodes import settings
 from e2e.cluster.nodes.settings import MANAGEMENT, PARENT, SERVICE_ADDRESS
 from e2e.lab import fabric, netns
@@ -39,6 +40,8 @@ def plan(count: int) -> Fabric:
 def build(net: Fabric) -> None:
     """Raises FabricError or OSError; the caller then calls `fabric.destroy`."""
     fabric.build(net)
+    # The gateway's namespace is the control plane's place on the segment: its calls to kubelets, pods and Services start there.
+    fabric.ip_batch(net.gateway_ns, [f"addr add {SERVICE_ADDRESS}/32 dev lo", f"route add {SERVICE_RANGE} dev eth0"])
     for node in net.nodes:
         link = f"link add {node}m type veth peer name {MANAGEMENT} netns {net.node_ns(node)}"
         fabric.ip_batch(net.bridge_ns, [link, f"link set {node}m master br0 up"])
