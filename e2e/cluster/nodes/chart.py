@@ -1,4 +1,4 @@
-"""Nephila on real nodes as its users install it: the image in each node's containerd, the chart's rendered manifests in the API server."""
+"""Nephila on real nodes as its users install it: the image in each node's containerd, the chart installed by Helm's own engine."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import asyncio
 import json
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from e2e.cluster.client import MERGE_PATCH
 from e2e.cluster.nodes import agents, manifests, settings
-from e2e.cluster.nodes.kube import Object, path_of
+from e2e.cluster.nodes.kube import Object
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.nodes.manifests import NAMESPACE
 from e2e.cluster.program import ClusterFailed
@@ -28,39 +29,46 @@ AGENT_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.
 LEADER_PODS = f"/api/v1/namespaces/{NAMESPACE}/pods?labelSelector=app.kubernetes.io%2Fcomponent%3Dleader"
 AGENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets/nephila-agent"
 LEADERS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments/nephila-leader"
-_RENDER = """
-import json, sys, yaml, helm_python as helm
-given = json.load(sys.stdin)
-with helm.Chart.load(given["chart"]) as chart:
-    texts = chart.render(given["values"], name=given["name"], namespace=given["namespace"])
-names = [name for name in sorted(texts) if name.endswith(".yaml")]
-json.dump([thing for name in names for thing in yaml.safe_load_all(texts[name]) if thing], sys.stdout)
-"""
+ENGINE = Path(__file__).with_name("helmengine.py")
+HELM_TIMEOUT_S = 180.0
 
 
 @dataclass(slots=True)
 class ChartInstallation:
-    """`values` go over those that every test needs. Not uninstalled: the cluster ends as a whole."""
+    """`agent_settings`, `leader_settings`, `more` (values by section) go over what every test needs. Not uninstalled: the cluster ends as a whole."""
 
     cluster: RealCluster
     agent_settings: Mapping[str, object] = field(default_factory=dict)
     leader_settings: Mapping[str, object] = field(default_factory=dict)
+    more: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
+    notes: str = ""  # what Helm prints after an installation
 
     async def install(self) -> None:
         """Returns when the agents are Ready on every node, a leader is there, and Nephila is every node's network. Raises ClusterFailed."""
         begun = time.monotonic()
-        name = image_name()
+        values = self.values(image_name())
         await asyncio.gather(*(node.import_image(IMAGE) for node in self.cluster.nodes.values()))
         self.timings_s["image"] = time.monotonic() - begun
-        objects = await asyncio.to_thread(render, self.values(name))
-        await self.cluster.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        for thing in sorted(objects, key=_first_what_others_need):
-            await self.cluster.api.apply(thing)
+        self.notes = (await self._helm("install", values=values))["notes"]
         await self.cluster.api.apply(manifests.pool(agents.DEFAULT_POOL, "10.6.1.1-10.6.1.240"))
         await self.rolled_out()
         self.timings_s["ready"] = time.monotonic() - begun
         self.use()
+
+    async def upgrade(self, more: Mapping[str, Mapping[str, object]]) -> None:
+        """`helm upgrade` with other values in `more`. Returns when the API server has the objects, before pods follow. Raises ClusterFailed."""
+        self.more = more
+        await self._helm("upgrade", values=self.values(image_name()))
+
+    async def test(self) -> str:
+        """`helm test`; what its pod said. Raises ClusterFailed with Helm's words if it failed."""
+        return (await self._helm("test", timeout_s=int(HELM_TIMEOUT_S) - 30))["logs"]
+
+    async def _helm(self, action: str, **more: object) -> dict[str, str]:
+        subject = {"chart": str(CHART), "name": RELEASE, "namespace": NAMESPACE}
+        given = {"action": action, "kubeconfig": str(self.cluster.plane.kubeconfig), **subject, **more}
+        return await asyncio.to_thread(_run_helm, json.dumps(given))
 
     def use(self) -> None:
         for node in self.cluster.nodes.values():
@@ -68,12 +76,13 @@ class ChartInstallation:
 
     def values(self, image: str) -> dict[str, Any]:
         repository, _, tag = image.rpartition(":")
-        return {
+        base: dict[str, dict[str, Any]] = {
             "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"},
             "agent": {"settings": {"parent": settings.PARENT, **self.agent_settings}},
             # Leaders are on the nodes' network: two of one node would want one port.
             "leader": {"settings": dict(self.leader_settings), "replicas": min(2, len(self.cluster.nodes))},
         }
+        return base | {section: base.get(section, {}) | dict(values) for section, values in self.more.items()}
 
     async def rolled_out(self, *, timeout_s: float = READY_TIMEOUT_S) -> float:
         """Until every agent and leader is of the newest template and Ready; the seconds it took. Raises ClusterFailed."""
@@ -92,11 +101,18 @@ class ChartInstallation:
         """A rolling update that changes nothing but the template's mark; the seconds it took."""
         mark = {"nephila.io/restarted": str(time.time_ns())}
         change = {"spec": {"template": {"metadata": {"annotations": mark}}}}
-        kind = "application/merge-patch+json"
-        answer = await self.cluster.api.client.request("PATCH", AGENTS, change, content_type=kind)
+        answer = await self.cluster.api.client.request("PATCH", AGENTS, change, content_type=MERGE_PATCH)
         if answer.status != 200:
             raise ClusterFailed(f"rolling update refused: {answer.status} {answer.message}")
         return await self.rolled_out()
+
+    async def agents_gone(self) -> None:
+        """Until no agent's pod is left, where values have sent them away. Raises ClusterFailed."""
+        begun = time.monotonic()
+        while (await self.cluster.api.get(AGENT_PODS))["items"]:
+            if time.monotonic() - begun > READY_TIMEOUT_S:
+                raise ClusterFailed(f"agents still there after {READY_TIMEOUT_S:.0f} s\n{await self._explain()}")
+            await asyncio.sleep(0.2)
 
     async def agent_restarts(self) -> dict[str, int]:
         """How often kubelet restarted the agent's container, by node: a change tells of a restart, a missing node of a missing pod."""
@@ -133,18 +149,16 @@ class ChartInstallation:
         return "\n".join([*states, "newest warnings:", *warnings[-10:]])
 
 
-def render(values: Mapping[str, object]) -> list[Object]:
-    """The chart's objects without its test hooks. Raises ClusterFailed with helm's words."""
-    if not HELM_PYTHON.exists():
-        subprocess.run([ROOT / "tools" / "chartvenv"], check=True, timeout=600)
-    given = {"chart": str(CHART), "values": values, "name": RELEASE, "namespace": NAMESPACE}
+def _run_helm(given: str) -> dict[str, str]:
+    """Raises ClusterFailed with Helm's words."""
+    subprocess.run([ROOT / "tools" / "chartvenv"], check=True, timeout=600)
     done = subprocess.run(
-        [HELM_PYTHON, "-c", _RENDER], input=json.dumps(given), capture_output=True, text=True, timeout=60, check=False
+        [HELM_PYTHON, ENGINE], input=given, capture_output=True, text=True, timeout=HELM_TIMEOUT_S, check=False
     )
     if done.returncode != 0:
-        raise ClusterFailed(f"the chart did not render: {done.stderr[-2000:]}")
-    objects: list[Object] = json.loads(done.stdout)
-    return [thing for thing in objects if "helm.sh/hook" not in thing["metadata"].get("annotations", {})]
+        raise ClusterFailed(f"helm: {done.stderr[-4000:]}")
+    answer: dict[str, str] = json.loads(done.stdout)
+    return answer
 
 
 def image_name() -> str:
@@ -154,14 +168,6 @@ def image_name() -> str:
     command = ["tar", "--extract", "--to-stdout", f"--file={IMAGE}", "index.json"]
     index = json.loads(subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout)
     return str(index["manifests"][0]["annotations"]["org.opencontainers.image.ref.name"])
-
-
-_ORDER: Sequence[str] = ("CustomResourceDefinition", "ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap")
-
-
-def _first_what_others_need(thing: Object) -> tuple[int, str]:
-    kind = str(thing["kind"])
-    return (_ORDER.index(kind) if kind in _ORDER else len(_ORDER), path_of(thing))
 
 
 def _all_new(workload: Object, ready: str, wanted: int) -> bool:

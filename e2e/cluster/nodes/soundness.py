@@ -28,7 +28,8 @@ async def until_sound(cluster: RealCluster, *, port: int, pods: int, timeout_s: 
     """
     begun = time.monotonic()
     while True:
-        held = sum([await attachments(node, port) for node in cluster.nodes.values()])
+        # A node that is down holds nothing: its sandboxes ended with it.
+        held = sum([await attachments(node, port) for node in cluster.nodes.values() if node.init_pid])
         code, said = await fsck(cluster) if held == pods else (1, f"agents hold {held} interfaces for {pods} pods")
         waited = time.monotonic() - begun
         if code == 0:

@@ -1,72 +1,27 @@
-"""The chart and the image on real nodes: what a user installs, and what happens to it in a cluster's life.
+"""What happens to the chart's programs in a cluster's life: updates, kills, restarts, drains, crashes, outages of the API server.
 
-Needs `tools/image build`; skips, with the reason, where the image was not built. After each disturbance: pods run again within a bound, no address is
-held twice, `nephila fsck` finds nothing, and once the pods are gone no agent holds an address.
+After each disturbance: pods run again within a bound, no address is held twice, `nephila fsck` finds nothing, and once the pods are gone no agent
+holds an address.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 
-import pytest
-import pytest_asyncio
-
-from e2e.cluster.binaries import Binaries
-from e2e.cluster.nodes import agents, manifests, multus, settings
 from e2e.cluster.nodes.bench import check_distinct
-from e2e.cluster.nodes.chart import AGENT_PORT, IMAGE, LEADER_PODS, ChartInstallation
+from e2e.cluster.nodes.chart import LEADER_PODS, ChartInstallation
 from e2e.cluster.nodes.churn import Churn
 from e2e.cluster.nodes.kube import Kube, Object, address_of, is_running
 from e2e.cluster.nodes.labs import RealCluster
-from e2e.cluster.nodes.soundness import until_sound
-from tests.cluster.workloads import COME_AGAIN, addresses, clear, end, endpoints_gone, kubectl, links, start
+from tests.cluster.chart import MARKS, sound
+from tests.cluster.workloads import COME_AGAIN, addresses, end, endpoints_gone, kubectl, start
 
-pytestmark = [
-    pytest.mark.nodes,
-    pytest.mark.asyncio(loop_scope="module"),
-    pytest.mark.timeout(420),
-    pytest.mark.skipif(not IMAGE.exists(), reason="build/nephila.tar is not there: run tools/image build"),
-]
+pytestmark = MARKS
 
-LEASE = {"heartbeatS": 5.0, "leaseS": 60.0, "cooldownS": 5.0, "cooldownFloorS": 2.0}
-SWEEP = {"periodS": 2.0, "orphanS": 4.0}
 # Bounds on recovery, seconds, from the moment the disturbance ends; two shared cores.
 AFTER_DRAIN_S, AFTER_CRASH_S, AFTER_OUTAGE_S, AFTER_KUBELET_S, ROLLOUT_S = 60.0, 60.0, 60.0, 60.0, 120.0
 Note = Callable[[str], None]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def nephila(binaries: Binaries) -> AsyncIterator[ChartInstallation]:
-    cluster = RealCluster(3, binaries)
-    async with cluster:
-        installation = ChartInstallation(cluster, {"lease": LEASE}, {"sweep": SWEEP})
-        await installation.install()
-        yield installation
-    assert cluster.leftovers() == []
-
-
-@pytest_asyncio.fixture(loop_scope="module", autouse=True)
-async def tidy(nephila: ChartInstallation) -> AsyncIterator[None]:
-    yield
-    nephila.use()
-    await clear(nephila.cluster)
-
-
-@pytest.fixture
-def cluster(nephila: ChartInstallation) -> RealCluster:
-    return nephila.cluster
-
-
-@pytest.fixture
-def api(cluster: RealCluster) -> Kube:
-    return cluster.api
-
-
-async def sound(cluster: RealCluster, pods: int) -> None:
-    """fsck finds nothing, and agents hold what these pods use: no more (a leak), no less (a pod that nobody protects)."""
-    await until_sound(cluster, port=AGENT_PORT, pods=pods)
 
 
 async def test_the_charts_agents_give_pods_their_addresses(cluster: RealCluster, api: Kube) -> None:
@@ -208,75 +163,4 @@ async def test_etcd_and_the_api_server_restart_under_load_and_no_agent_does(
     await sound(cluster, 12)
     await end(api, more)
     await end(api, deployment)
-    await sound(cluster, 0)
-
-
-# Multus: the real one, for a second interface ----------------------------------------------------------------------------------------------
-
-
-async def through_multus(nephila: ChartInstallation) -> None:
-    """Multus in front on every node; eth0 from the default pool, and a NetworkAttachmentDefinition `second` whose pool serves nobody else."""
-    cluster = nephila.cluster
-    # Two links of a pod on one segment: each must answer for its own address only.
-    tuning = {"type": "tuning", "sysctl": {"net.ipv4.conf.all.arp_ignore": "1", "net.ipv4.conf.all.arp_announce": "2"}}
-    first = settings.macvlan(settings.nephila([agents.DEFAULT_POOL]))
-    await multus.install(cluster, multus.ensure(), json.loads(settings.conflist("underlay", [first, tuning])))
-    await cluster.api.apply(manifests.pool("second", "10.6.2.101-10.6.2.120", multusName=["default/second"]))
-    await cluster.api.apply(multus.definition("second", settings.macvlan(settings.nephila(["second"]))))
-
-
-def attached(app: str, pools: dict[str, str] | None = None) -> dict[str, object]:
-    """A pod template with a second network, and Spiderpool's annotation if `pools` (by interface) is given."""
-    template = manifests.pod_template(app)
-    template["metadata"]["annotations"] = {multus.NETWORKS: "default/second"}
-    if pools:
-        named = [{"interface": name, "ipv4": [pool]} for name, pool in pools.items()]
-        template["metadata"]["annotations"]["ipam.spidernet.io/ippools"] = json.dumps(named)
-    return template
-
-
-async def test_multus_attaches_a_second_interface_of_the_networks_own_pool(
-    nephila: ChartInstallation, cluster: RealCluster, api: Kube
-) -> None:
-    await through_multus(nephila)
-    deployment = manifests.workload("Deployment", "two", 3, attached("two"))
-    await api.apply(deployment)
-    await api.running("two", 3)
-    for pod in await api.pods("two"):
-        inside = await links(cluster, pod["metadata"]["name"])
-        assert inside["eth0"] == address_of(pod)
-        assert inside["eth0"].startswith("10.6.1.")
-        assert inside["net1"].startswith("10.6.2.1")
-        told = {one["interface"]: one["ips"] for one in json.loads(pod["metadata"]["annotations"][multus.STATUS])}
-        assert told == {name: [address] for name, address in inside.items() if name != "lo"}
-    await sound(cluster, 6)  # two interfaces each
-    await end(api, deployment)
-    await sound(cluster, 0)
-
-
-async def test_spiderpools_annotation_chooses_the_pool_of_each_of_multus_interfaces_and_they_stay_over_a_rebuild(
-    nephila: ChartInstallation, cluster: RealCluster, api: Kube
-) -> None:
-    await through_multus(nephila)
-    await api.apply(manifests.pool("chosen", "10.6.2.21-10.6.2.40"))
-    template = attached("db", {"eth0": "chosen", "net1": "second"})
-    await api.apply(stateful := manifests.stateful_set("db", 3, template))
-    await api.running("db", 3)
-    before = {pod["metadata"]["name"]: await links(cluster, pod["metadata"]["name"]) for pod in await api.pods("db")}
-    for inside in before.values():
-        assert inside["eth0"].startswith("10.6.2.2") or inside["eth0"].startswith("10.6.2.3")
-        assert inside["net1"].startswith("10.6.2.1")
-    uids = {pod["metadata"]["uid"] for pod in await api.pods("db")}
-    await api.delete_pods("db", grace_s=manifests.GRACE_S)
-    await api.until(
-        "db",
-        lambda pods: len(pods) == 3 and all(is_running(pod) and pod["metadata"]["uid"] not in uids for pod in pods),
-        timeout_s=60.0,
-        what="three new pods Running",
-    )
-    assert {name: await links(cluster, name) for name in before} == before
-    await sound(cluster, 6)
-    await api.delete(stateful)
-    await api.gone("db")
-    await endpoints_gone(api, "db")
     await sound(cluster, 0)
