@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from crds.blocks import block_from_wire
+from crds.core import OUT_OF_SERVICE
 from crds.meta import UNSET
 from crds.nephila import IP_BLOCK, IP_NODE, IPBlock, IPNode
 from e2e.cluster.client import MERGE_PATCH
@@ -19,7 +20,6 @@ from e2e.cluster.nodes.kube import Kube, Object, address_of
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.nodes.soundness import fsck
 from ipam.slots import Page
-from leader.controllers.reclaim import OUT_OF_SERVICE
 from tests.cluster.chart import FENCE_WAIT_S, MARKS, sound
 from tests.cluster.objects import eventually, must
 from tests.cluster.workloads import addresses, end, start
