@@ -1,4 +1,6 @@
-"""When the agent writes to its mailbox: every period, at once when the leader wrote, and soon when the leader must hear from this node."""
+"""When the agent writes to its mailbox: every period, at once when the leader wrote a fence mark, in a moment when it asked or offered something, and
+soon when the leader must hear from this node.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from nodeagent.world import World
 log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
+ANSWER_S = 0.03  # a recall's answer, or what came of an offer, is mostly there after this: the heartbeat takes it along, and does not delay it
 
 
 class Heartbeats:
@@ -73,5 +76,10 @@ class Heartbeats:
                 return
             stored = self._world.mailbox.get(self._node)
             seen = mailbox.object
-            if stored is None or seen is None or stored.spec != seen.spec:
+            if stored is None or seen is None or stored.spec.fence != seen.spec.fence:
+                return
+            if stored.spec != seen.spec:
+                self._now.clear()
+                await self._now.within(self._clock, ANSWER_S)
+                self._urgent = False  # this heartbeat is the one that is wanted
                 return

@@ -16,6 +16,7 @@ from crds.meta import UNSET
 from crds.nephila import IPNode, Recall, RecallAnswer
 from ipam.errors import ApiUnreachable
 from ipam.stock import State, Stock
+from nodeagent.abreast import abreast
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.refill import Refill
 
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 NOTHING_FREE = "nothing free beyond this node's own need"
 RETRY_S = 1.0
+AT_ONCE = 4
 HURRY_PER_S, HURRY_BURST = 10.0, 20.0
 
 
@@ -103,9 +105,12 @@ class RecallDesk:
         told = {} if stored.status is UNSET else {answer.id: answer for answer in stored.status.recalls}
         self._answers = {name: answer for name, answer in {**told, **self._answers}.items() if name in asked}
         open_recalls = [recall for recall in stored.spec.recalls if recall.id not in self._answers]
-        for recall in open_recalls:
-            self._answers[recall.id] = await self._serve(recall)
+        # Side by side: who waits needs an address of each family, and they are of different blocks.
+        await abreast(map(self._answer, open_recalls), AT_ONCE)
         return bool(open_recalls)
+
+    async def _answer(self, recall: Recall) -> None:
+        self._answers[recall.id] = await self._serve(recall)
 
     async def _serve(self, recall: Recall) -> RecallAnswer:
         self._refill.save(recall.pool)

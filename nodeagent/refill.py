@@ -1,6 +1,7 @@
 """Keeps every pool's stock on this node at its target: claims what is missing, gives back what is too much, wakes who waits.
 
-Event-driven: `kick` after anything that changes demand; a tick only matures cooling addresses and retries. Off the ADD path, one round at a time.
+Event-driven: `kick` after anything that changes demand; a tick only matures cooling addresses and retries. Off the ADD path, one round at a time;
+within it, the pools that lack addresses are served side by side, so that the families of one ADD do not wait for each other.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ipam import demand, lease
 from ipam.errors import ApiUnreachable
 from ipam.slots import Page
 from ipam.stock import State, Stock
+from nodeagent.abreast import abreast
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.lostslots import LostSlots
@@ -30,6 +32,7 @@ TICK_S = 1.0
 INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: for so long a pinned address may still be on it
 STARVING_TICK_S = 0.05
 SETTLE_S = 0.01  # a burst of ADDs is looked at once, after it
+AT_ONCE = 4  # pools that lack addresses are served side by side
 API_REST_S = 1.0
 FIRST_DRY_S = 0.05
 SAVING_S = 10.0  # how long a recalled pool is held without warm stock, so that what was given back is not claimed again
@@ -73,6 +76,7 @@ class Refill:
         self._gone_at: float | None = None  # when the next sandbox's interface is surely gone
         self._lost = LostSlots(keeper, stock, clock)
         self._kicked = Kick()
+        self._told = Kick()
         self._dry: dict[str, _Dry] = {}
         self._saving_until: dict[str, float] = {}
         self._offered: dict[str, tuple[str, ...]] = {}
@@ -81,6 +85,8 @@ class Refill:
         self._repooled = -1
         # Told when what this node lacks changes, for the leader to know at once.
         self.on_lack: Callable[[], None] | None = None
+        # Told of a pool for which an ADD waits, while addresses of it are here that want a proof.
+        self.on_unproven: Callable[[str], None] | None = None
         self.targets: dict[str, int] = {}
 
     def kick(self) -> None:
@@ -118,6 +124,7 @@ class Refill:
         self.save(pool)
         if pool in self._dry:
             self._dry[pool] = replace(self._dry[pool], until=float("-inf"), pause_s=FIRST_DRY_S)
+        self._told()
         self.kick()
 
     async def run(self) -> None:
@@ -143,6 +150,7 @@ class Refill:
     async def round(self) -> None:
         """One pass over all pools. Raises ApiUnreachable."""
         self._kicked.clear()
+        self._told.clear()
         self._repool()
         self._wake()
         if not self._is_open():
@@ -153,14 +161,22 @@ class Refill:
         self._needed = dict(needed)
         likely = self._needs.likely()
         pools = sorted({*needed, *likely, *self._line.pools(), *self._stock.pools(), *self.targets} - {""})
+        bound = {pool: needed[pool] if needed[pool] or pool in likely else None for pool in pools}
+        lacking = [pool for pool in pools if self._line.waiting(pool) or self._short(pool) > 0]
         # Those for which an ADD waits come first.
-        for pool in sorted(pools, key=lambda name: -self._line.waiting(name)):
-            await self._serve(pool, needed[pool] if needed[pool] or pool in likely else None)
-            self._tell_lack()
+        lacking.sort(key=lambda name: -self._line.waiting(name))
+        await abreast((self._serve_lacking(pool, bound[pool]) for pool in lacking), AT_ONCE)
+        for pool in (name for name in pools if name not in lacking):
+            await self._serve(pool, bound[pool])
+        self._tell_lack()
         await self._return_strays()
         await self._keeper.look_again()
         await self._lost.regain()
         await self._clear_suspects()
+
+    async def _serve_lacking(self, pool: str, needed: int | None) -> None:
+        await self._serve(pool, needed)
+        self._tell_lack()
 
     async def _serve(self, pool: str, needed: int | None) -> None:
         """Claim or give back for one pool. `needed` None: no pod here uses it, nor is one likely to, so that not even a warm stock is kept."""
@@ -202,6 +218,8 @@ class Refill:
             )
         if starving and (got or pool in self._dry):
             self._hasten(pool)
+        if self.on_unproven is not None and self._line.waiting(pool) and self._stock.count(pool, State.UNPROVEN):
+            self.on_unproven(pool)
 
     def _hasten(self, pool: str) -> None:
         """What cools here, or was claimed cooling, serves who waits; nothing more is claimed for them then."""
@@ -236,14 +254,14 @@ class Refill:
 
     def _tell_lack(self) -> None:
         """The leader hears of starvation, and of its end, at once."""
-        lacking = {
-            pool: short
-            for pool in self.wanting()
-            if (short := self.wanted(pool) - self._stock.count(pool, State.READY, State.UNPROVEN)) > 0
-        }
+        lacking = {pool: short for pool in self.wanting() if (short := self._short(pool)) > 0}
         if lacking != self._lacking and self.on_lack is not None:
             self.on_lack()
         self._lacking = lacking
+
+    def _short(self, pool: str) -> int:
+        """How many more free addresses of the pool are needed here than there are."""
+        return self.wanted(pool) - self._stock.count(pool, State.READY, State.UNPROVEN)
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""
@@ -293,6 +311,8 @@ class Refill:
                 self._line.wake(pool, self._stock.count(pool, State.READY))
 
     async def _rest(self, seconds: float) -> None:
-        """Until the next kick, but no longer than `seconds`. Kicks of ADDs that already wait cannot make it spin: see SETTLE_S."""
+        """Until the next kick, but no longer than `seconds`. Kicks of ADDs that already wait cannot make it spin: see SETTLE_S. An offer need
+        not settle: the leader makes few, and only to who lacks addresses.
+        """
         await self._kicked.within(self._clock, seconds)
-        await self._clock.sleep(SETTLE_S)
+        await self._told.within(self._clock, SETTLE_S)

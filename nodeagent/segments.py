@@ -225,6 +225,11 @@ class Segments:
         for verification in self._verifications():
             verification.kick()
 
+    def hurry(self, pool: str) -> None:
+        """An ADD waits for an address of the pool: those that want a proof are tested now."""
+        for verification in self._verifications():
+            verification.hurry(pool)
+
     def of(self, slot: SlotId) -> SegmentWatch | None:
         """The segment that the slot is on."""
         return next((watch for watch in self._watches if watch.sees(slot)), None)

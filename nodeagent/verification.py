@@ -136,6 +136,14 @@ class Verification:
         """The stock changed: compare soon."""
         self._kicked()
 
+    def hurry(self, pool: str) -> None:
+        """An ADD waits for an address of the pool: those that want a proof are tested now, not at the next comparison, nor after another test."""
+        for held in self._stock.of_pool(pool, State.UNPROVEN):
+            if self._sees(held.slot) and self._may_test(held):
+                if self._is_news(held):
+                    self._free(held.slot)
+                self._verifier.hurry(held.slot.address)
+
     async def why_not_silent(self, slot: SlotId, pool: str) -> str:
         """A full probe, right now, of an address that belongs to an identity: it stays the identity's, whoever uses it, and that one is reported."""
         verdict = (await self._prober.verify([slot.address], FAST))[slot.address]

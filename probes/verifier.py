@@ -2,10 +2,12 @@
 
 Tracked addresses are tested when they have no verdict, when half of `interval_s` has passed since the last one, and,
 while quarantined, on the quarantine's own schedule. Never in the ADD path: probes of this loop leave tokens to it.
+An address that a pod waits for (`hurry`) is tested beside that loop, which may be busy with hundreds of others.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -36,6 +38,7 @@ class _Tracked:
     verdict: Verdict | None = None
     quarantine: Quarantine | None = None
     retry_s: float = FIRST_RETRY_S
+    under_test: bool = False
 
 
 class Verifier:
@@ -62,6 +65,8 @@ class Verifier:
         self._retest_s = retest_s
         self._tracked: dict[Address, _Tracked] = {}
         self._changed = Kick()
+        self._hurried: list[Address] = []
+        self._called = Kick()
 
     def track(self, address: Address, holder: str | None = None) -> None:
         """Keep `address` verified from now on; `holder`: the MAC of our pod that uses it. Raises ValueError beyond
@@ -75,6 +80,15 @@ class Verifier:
             raise ValueError(f"at most {MAX_TRACKED} addresses can be kept verified")
         self._tracked[address] = _Tracked(holder, self._clock.now())
         self._changed()
+
+    def hurry(self, address: Address) -> None:
+        """A pod waits for `address`: its first test begins at once, beside all others. Ignored if it has begun."""
+        known = self._tracked.get(address)
+        if known is None or known.verdict is not None or known.under_test:
+            return
+        known.under_test = True
+        self._hurried.append(address)
+        self._called()
 
     def forget(self, address: Address) -> None:
         """Stop testing `address` and drop its verdict."""
@@ -132,6 +146,16 @@ class Verifier:
 
     async def run(self) -> None:
         """Test what is due, for ever; cancel to stop."""
+        async with asyncio.TaskGroup() as tests:
+            tests.create_task(self._keep_fresh(), name="keep fresh")
+            while True:
+                self._called.clear()
+                while few := self._hurried[:BATCH]:
+                    del self._hurried[:BATCH]
+                    tests.create_task(self.sweep(few, Lane.ADD), name="hurried tests")
+                await self._called.within(self._clock, IDLE_S)
+
+    async def _keep_fresh(self) -> None:
         while True:
             self._changed.clear()
             now = self._clock.now()
@@ -139,25 +163,37 @@ class Verifier:
             if due:
                 await self.sweep(due)
                 continue
-            wake = min((known.due for known in self._tracked.values()), default=now + IDLE_S)
+            waiting = (known.due for known in self._tracked.values() if not known.under_test)
+            wake = min(waiting, default=now + IDLE_S)
             await self._changed.within(self._clock, min(wake - now, IDLE_S))
 
-    async def sweep(self, addresses: Iterable[Address]) -> None:
-        """Test these addresses now, whether due or not; addresses forgotten meanwhile are left out."""
-        holders = {address: known.holder for address in addresses if (known := self._tracked.get(address)) is not None}
+    async def sweep(self, addresses: Iterable[Address], lane: Lane = Lane.BACKGROUND) -> None:
+        """Test these addresses now, whether due or not; addresses forgotten meanwhile are left out, also those that are
+        tracked again by now: their test is another.
+        """
+        tested = {address: known for address in addresses if (known := self._tracked.get(address)) is not None}
+        holders = {address: known.holder for address, known in tested.items()}
+        for known in tested.values():
+            known.under_test = True
         verdicts = await self._prober.verify(
             holders,
             self._profile,
-            lane=Lane.BACKGROUND,
+            lane=lane,
             holders={address: mac for address, mac in holders.items() if mac is not None},
         )
         for address, verdict in verdicts.items():
-            known = self._tracked.get(address)
-            if known is not None and known.holder == holders[address]:
+            known = tested[address]
+            known.under_test = False
+            if self._tracked.get(address) is known and known.holder == holders[address]:
                 self._settle(known, verdict)
+        self._changed()  # what is due next may be due earlier than it was
 
     def _due(self, now: float) -> list[Address]:
-        due = sorted((known.due, address) for address, known in self._tracked.items() if known.due <= now)
+        due = sorted(
+            (known.due, address)
+            for address, known in self._tracked.items()
+            if known.due <= now and not known.under_test
+        )
         return [address for _, address in due[:BATCH]]
 
     def _settle(self, known: _Tracked, verdict: Verdict) -> None:
