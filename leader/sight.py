@@ -236,7 +236,8 @@ class Sight(Picture):
             self.ledger.moves.reported(stored.name)
         if before != reports:
             self.pools_touched.update(report.pool for report in (*before, *reports))
-        self._kick(stored)
+        if old is None or new is None or old.status != new.status:
+            self._kick(stored)  # else: a leader's own words, which are no news to one
 
     def _endpoint_changed(self, old: EndpointView | None, new: EndpointView | None) -> None:
         for endpoint, add in ((old, False), (new, True)):

@@ -1,7 +1,8 @@
 """The leader's words to this node: recalls are served and answered, offers are passed on to whoever waits.
 
-A recall is answered once: the node gives back free slots beyond what it needs itself, and the next heartbeat, sent at once, says how many. Answers
-are kept as long as the leader keeps the request; after a restart they are taken from the mailbox, so that nothing is given back twice for one.
+A recall is answered once: the node gives back its free slots beyond what it needs itself, and the next heartbeat, sent at once, says how many.
+Answers are kept as long as the leader keeps the request; after a restart they are taken from the mailbox, so that nothing is given back twice for
+one.
 """
 
 from __future__ import annotations
@@ -115,7 +116,9 @@ class RecallDesk:
     async def _serve(self, recall: Recall) -> RecallAnswer:
         self._refill.save(recall.pool)
         spare = self._stock.count(recall.pool, State.READY, State.UNPROVEN) - self._refill.wanted(recall.pool)
-        slots = self._stock.surplus(recall.pool, max(min(recall.count, spare), 0), self._clock.now())
+        # All that the pool's end of warm stock sets free, not only what was asked for: the refill's next round would give the rest back anyway, by a
+        # second write of the same block, in the way of the first claim by who waits.
+        slots = self._stock.surplus(recall.pool, max(spare, 0), self._clock.now())
         returned = await self._keeper.give_back(slots) if slots else 0
         log.info("recall_served", pool=recall.pool, asked=recall.count, returned=returned)
         return RecallAnswer(id=recall.id, returned=returned, answer="" if returned else NOTHING_FREE)

@@ -166,6 +166,7 @@ class Refill:
         # Those for which an ADD waits come first.
         lacking.sort(key=lambda name: -self._line.waiting(name))
         await abreast((self._serve_lacking(pool, bound[pool]) for pool in lacking), AT_ONCE)
+        self._tell_lack()
         for pool in (name for name in pools if name not in lacking):
             await self._serve(pool, bound[pool])
         self._tell_lack()
@@ -175,8 +176,10 @@ class Refill:
         await self._clear_suspects()
 
     async def _serve_lacking(self, pool: str, needed: int | None) -> None:
+        """The leader hears of starvation at once, and of its end when all of them were served: one heartbeat for the families of an ADD."""
         await self._serve(pool, needed)
-        self._tell_lack()
+        if any(short > self._lacking.get(name, 0) for name, short in self._find_lack().items()):
+            self._tell_lack()
 
     async def _serve(self, pool: str, needed: int | None) -> None:
         """Claim or give back for one pool. `needed` None: no pod here uses it, nor is one likely to, so that not even a warm stock is kept."""
@@ -253,11 +256,13 @@ class Refill:
         return demand.batch(free, nodes)
 
     def _tell_lack(self) -> None:
-        """The leader hears of starvation, and of its end, at once."""
-        lacking = {pool: short for pool in self.wanting() if (short := self._short(pool)) > 0}
+        lacking = self._find_lack()
         if lacking != self._lacking and self.on_lack is not None:
             self.on_lack()
         self._lacking = lacking
+
+    def _find_lack(self) -> dict[str, int]:
+        return {pool: short for pool in self.wanting() if (short := self._short(pool)) > 0}
 
     def _short(self, pool: str) -> int:
         """How many more free addresses of the pool are needed here than there are."""

@@ -29,6 +29,7 @@ MAX_OPEN = 32  # recalls in one mailbox; the schema allows 64
 FORGET_S = 60.0  # an unanswered recall is withdrawn after this
 OFFER_GAP_S = 0.05  # between two offers of one pool to one node
 OFFER_AGAIN_S = 1.0  # the same offer is repeated after this
+TOGETHER_S = 0.004  # what was recalled by one write is given back by one for each block, and offered by one again
 TIDY_S = 2.0  # an answered one stays so long, unless another write takes it along
 
 
@@ -78,6 +79,9 @@ class Recalls:
     async def work(self) -> None:
         """One pass. Raises StoreError, Deposed."""
         self._notice()
+        if self.unanswered:
+            await self._clock.sleep(TOGETHER_S)
+            self._notice()
         began = self._clock.now()
         actions = planner.plan(self.snapshot())
         self.plan_s = self._clock.now() - began
