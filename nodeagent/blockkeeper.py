@@ -252,6 +252,10 @@ class BlockKeeper(LeaseView):
             self._outdated.add(page)  # a decision on what was just seen must not be made on an older picture
         return seen.block
 
+    def outdate(self, pages: Iterable[Page]) -> None:
+        """Others have probably written these blocks since: read before the next decision, instead of writing in vain first."""
+        self._outdated.update(pages)
+
     async def refresh(self, page: Page) -> None:
         """Read a block again and bring memory in step with it. Raises ApiUnreachable."""
         async with self._turn(page):  # no write of ours can be under way: what is read is what stands

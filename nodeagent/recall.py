@@ -119,6 +119,7 @@ class RecallDesk:
         # All that the pool's end of warm stock sets free, not only what was asked for: the refill's next round would give the rest back anyway, by a
         # second write of the same block, in the way of the first claim by who waits.
         slots = self._stock.surplus(recall.pool, max(spare, 0), self._clock.now())
+        self._keeper.outdate(slot.page for slot in slots)  # where addresses are short, nodes come and go on every page
         returned = await self._keeper.give_back(slots) if slots else 0
         log.info("recall_served", pool=recall.pool, asked=recall.count, returned=returned)
         return RecallAnswer(id=recall.id, returned=returned, answer="" if returned else NOTHING_FREE)
