@@ -183,3 +183,24 @@ async def holder(lab: Lab, *pools: str) -> AsyncIterator[Agent]:
 
         agent.refill._serve = keeps  # type: ignore[method-assign]
         yield agent
+
+
+async def test_the_families_of_a_waiting_pod_are_claimed_side_by_side() -> None:
+    """Each claim reads its page; here no answer comes before both were asked for."""
+    lab = Lab()
+    await lab.node("n1")
+    await lab.namespace()
+    await lab.pool("v4", "10.6.0.0/24", "10.6.0.5", default=True)
+    await lab.pool("v6", "fd00:6::/64", "fd00:6::5", default=True)
+    asked: set[str] = set()
+    both = asyncio.Event()
+
+    async def together(call: Call) -> None:
+        if call.verb == "get" and call.kind is IP_BLOCK:
+            asked.add(call.name)
+            if len(asked) == 2:
+                both.set()
+            await both.wait()
+
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=together)) as agent:
+        assert await add(agent, "c1", await lab.pod("a", "n1")) == ["10.6.0.5", "fd00:6::5"]

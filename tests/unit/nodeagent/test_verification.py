@@ -406,3 +406,15 @@ async def test_an_address_that_a_pod_had_and_let_go_between_two_looks_is_tested_
         assert agent.stock.of_pool("v4", State.UNPROVEN) == (held,)
         agent.segments.kick()
         await eventually(lambda: held.state is State.READY, 2.0)
+
+
+async def test_what_was_claimed_for_a_waiting_pod_is_tested_at_once(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next comparison with the stock took up to 250 ms, which a stranded pod waited for."""
+    async with lab.agent("n1", segment=WireSegment(MemorySegment())) as agent:
+        await add(agent, "c1", await lab.pod("p", "n1"))
+        await lab.pool("other", "10.6.0.0/24", "10.6.0.20-10.6.0.22")
+        await eventually(lambda: agent.world.pools.catalog.get("other") is not None)
+        monkeypatch.setattr(verification, "SYNC_S", 60.0)
+        await asyncio.sleep(0.5)  # those that rest by the old period have begun anew
+        pod = await lab.pod("q", "n1", {"ipam.spidernet.io/ippool": '{"ipv4": ["other"]}'})
+        assert (await add(agent, "c2", pod))[0].startswith("10.6.0.2")

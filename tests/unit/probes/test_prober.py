@@ -11,7 +11,7 @@ import pytest
 from adapters.clock import ManualClock
 from adapters.entropy import SeededEntropy
 from adapters.frames import Heard, MemoryPort, MemorySegment
-from ipam.addresses import Address, Network
+from ipam.addresses import Address, Family, Network
 from probes import codec
 from probes.macs import MacTable, Party
 from probes.messages import Advertisement, Arp, How, Solicitation
@@ -407,3 +407,43 @@ async def test_what_waits_in_the_socket_is_heard_before_time_decides() -> None:
     world.holder(THEIRS, V4)
     verdicts = await world.run(prober.verify([V4, V4B]))
     assert (verdicts[V4].state, verdicts[V4B].state) == (State.TAKEN, State.CLEAR)
+
+
+async def test_what_a_pod_waits_for_is_tested_beside_a_long_sweep_and_once() -> None:
+    world = World(limits=Limits(rate=20.0, burst=128.0))
+    heard: list[Verdict] = []
+    verifier = Verifier(world.prober, world.clock, heard.append, interval_s=600.0, profile=FAST)
+    loop = asyncio.ensure_future(verifier.run())
+    for number in range(100):
+        verifier.track(Address(Family.V4, V4.value + 100 + number))
+    await world.clock.advance(1.0)
+    assert not heard, "the sweep takes seconds"
+    verifier.track(V4)
+    verifier.hurry(V4)
+    verifier.hurry(V4)
+    for _ in range(100):
+        await world.clock.advance(0.002, turns=6)
+    assert [verdict.address for verdict in heard] == [V4]
+    assert verifier.fresh(V4)
+    verifier.hurry(V4)  # its first test is over: others have their own times
+    for _ in range(30):
+        await world.clock.advance(1.0)
+    assert len(heard) == 101
+    assert sum(verdict.address == V4 for verdict in heard) == 1
+    loop.cancel()
+
+
+async def test_the_verdict_of_a_test_that_began_before_an_address_was_let_go_says_nothing_about_it_now() -> None:
+    world = World()
+    heard: list[Verdict] = []
+    verifier = Verifier(world.prober, world.clock, heard.append, interval_s=600.0, profile=FAST)
+    verifier.track(V4)
+    test = asyncio.ensure_future(verifier.sweep([V4]))
+    await world.clock.advance(0.02)
+    verifier.forget(V4)
+    verifier.track(V4)
+    for _ in range(100):
+        await world.clock.advance(0.002, turns=6)
+    assert test.done()
+    assert not heard
+    assert not verifier.fresh(V4)
