@@ -223,7 +223,7 @@ class Recall(WireStruct):
 
     id: Annotated[str, say("Names this request.", minLength=1, maxLength=64)]
     pool: Annotated[str, say("Pool the slots are wanted for.", maxLength=253)]
-    count: Annotated[int, say("How many.", minimum=1)]
+    count: Annotated[int, say("How many are needed; the node gives back all that it can spare.", minimum=1)]
     reason: Reason = ""
 
 
