@@ -1,7 +1,8 @@
 """Keeps every pool's stock on this node at its target: claims what is missing, gives back what is too much, wakes who waits.
 
 Event-driven: `kick` after anything that changes demand; a tick only matures cooling addresses and retries. Off the ADD path, one round at a time;
-within it, the pools that lack addresses are served side by side, so that the families of one ADD do not wait for each other.
+within it, pools that the leader offers addresses of are served side by side: the families of one ADD do not wait for each other. Others are served in
+turns: a burst of ADDs that goes on meanwhile is then served by fewer claims, and fewer nodes meet on one page.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ TICK_S = 1.0
 INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: for so long a pinned address may still be on it
 STARVING_TICK_S = 0.05
 SETTLE_S = 0.01  # a burst of ADDs is looked at once, after it
-AT_ONCE = 4  # pools that lack addresses are served side by side
+AT_ONCE = 4  # pools that the leader offered are served side by side
 API_REST_S = 1.0
 FIRST_DRY_S = 0.05
 SAVING_S = 10.0  # how long a recalled pool is held without warm stock, so that what was given back is not claimed again
@@ -162,13 +163,14 @@ class Refill:
         likely = self._needs.likely()
         pools = sorted({*needed, *likely, *self._line.pools(), *self._stock.pools(), *self.targets} - {""})
         bound = {pool: needed[pool] if needed[pool] or pool in likely else None for pool in pools}
-        lacking = [pool for pool in pools if self._line.waiting(pool) or self._short(pool) > 0]
-        # Those for which an ADD waits come first.
-        lacking.sort(key=lambda name: -self._line.waiting(name))
-        await abreast((self._serve_lacking(pool, bound[pool]) for pool in lacking), AT_ONCE)
-        self._tell_lack()
-        for pool in (name for name in pools if name not in lacking):
-            await self._serve(pool, bound[pool])
+        lacking = {pool for pool in pools if self._line.waiting(pool) or self._short(pool) > 0}
+        # Those for which an ADD waits come first; of these, those that the leader has just said where to find.
+        offered = [pool for pool in pools if pool in lacking and pool in self._offered]
+        await abreast((self._serve_lacking(pool, bound[pool]) for pool in offered), AT_ONCE)
+        others = [pool for pool in pools if pool not in offered]
+        for pool in sorted(others, key=lambda name: (-self._line.waiting(name), name not in lacking)):
+            serve = self._serve_lacking if pool in lacking else self._serve
+            await serve(pool, bound[pool])
         self._tell_lack()
         await self._return_strays()
         await self._keeper.look_again()
@@ -176,10 +178,8 @@ class Refill:
         await self._clear_suspects()
 
     async def _serve_lacking(self, pool: str, needed: int | None) -> None:
-        """The leader hears of starvation at once, and of its end when all of them were served: one heartbeat for the families of an ADD."""
         await self._serve(pool, needed)
-        if any(short > self._lacking.get(name, 0) for name, short in self._find_lack().items()):
-            self._tell_lack()
+        self._tell_lack()
 
     async def _serve(self, pool: str, needed: int | None) -> None:
         """Claim or give back for one pool. `needed` None: no pod here uses it, nor is one likely to, so that not even a warm stock is kept."""
@@ -256,13 +256,11 @@ class Refill:
         return demand.batch(free, nodes)
 
     def _tell_lack(self) -> None:
-        lacking = self._find_lack()
+        """The leader hears of starvation, and of its end, at once."""
+        lacking = {pool: short for pool in self.wanting() if (short := self._short(pool)) > 0}
         if lacking != self._lacking and self.on_lack is not None:
             self.on_lack()
         self._lacking = lacking
-
-    def _find_lack(self) -> dict[str, int]:
-        return {pool: short for pool in self.wanting() if (short := self._short(pool)) > 0}
 
     def _short(self, pool: str) -> int:
         """How many more free addresses of the pool are needed here than there are."""

@@ -12,6 +12,8 @@ import msgspec
 from adapters.kube.memory import Call, MemoryStore
 from crds.core import POD
 from crds.nephila import IP_BLOCK
+from ipam.ranges import RangeSet
+from ipam.slots import SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
 from nodeagent.config import LeaseSettings
@@ -185,22 +187,40 @@ async def holder(lab: Lab, *pools: str) -> AsyncIterator[Agent]:
         yield agent
 
 
-async def test_the_families_of_a_waiting_pod_are_claimed_side_by_side() -> None:
+async def test_the_families_of_a_waiting_pod_are_claimed_side_by_side_once_they_are_offered() -> None:
     """Each claim reads its page; here no answer comes before both were asked for."""
     lab = Lab()
-    await lab.node("n1")
+    for node in ("n1", "n2"):
+        await lab.node(node)
     await lab.namespace()
     await lab.pool("v4", "10.6.0.0/24", "10.6.0.5", default=True)
     await lab.pool("v6", "fd00:6::/64", "fd00:6::5", default=True)
     asked: set[str] = set()
-    both = asyncio.Event()
+    offered, both = asyncio.Event(), asyncio.Event()
 
     async def together(call: Call) -> None:
-        if call.verb == "get" and call.kind is IP_BLOCK:
+        if call.verb == "get" and call.kind is IP_BLOCK and offered.is_set() and not both.is_set():
             asked.add(call.name)
             if len(asked) == 2:
                 both.set()
-            await both.wait()
+            async with asyncio.timeout(1.0):
+                await both.wait()
 
-    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=together)) as agent:
-        assert await add(agent, "c1", await lab.pod("a", "n1")) == ["10.6.0.5", "fd00:6::5"]
+    fake = MemoryStore(lab.cluster, fault=together)
+    async with lab.agent("n2", lease=LONG_COOLDOWN) as other, lab.agent("n1", lease=LONG_COOLDOWN, store=fake) as agent:
+        effective = other.world.pools.effective
+        held = [slot for pool in ("v4", "v6") for slot in await leased(other, pool, effective[pool])]
+        waiting = asyncio.create_task(add(agent, "c1", await lab.pod("a", "n1")))
+        await eventually(lambda: agent.line.waiting("v4") == 1)
+        offered.set()
+        await other.keeper.give_back(held)
+        agent.refill.offer("v4", ("10.6.0.0/26",))
+        agent.refill.offer("v6", ("fd00:6::/122",))
+        assert await waiting == ["10.6.0.5", "fd00:6::5"]
+        assert both.is_set()
+
+
+async def leased(agent: Agent, pool: str, addresses: RangeSet) -> list[SlotId]:
+    """What the agent holds of a pool after it has claimed all of it."""
+    await agent.keeper.claim(pool, "", addresses, addresses.size)
+    return [held.slot for held in agent.stock if held.pool == pool]
