@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
-async def abreast(work: Iterable[Coroutine[object, object, None]], most: int) -> None:
-    """At most `most` at once, begun in their order. Returns when all have ended; the first error, in that order, is raised then: a write that was
-    sent must not be left unread.
+async def abreast(work: Callable[[T], Awaitable[None]], items: Iterable[T], most: int) -> None:
+    """`work` on every item, at most `most` at once, begun in their order. Returns when all have ended; the first error, in that order, is raised
+    then: a write that was sent must not be left unread.
     """
     turns = asyncio.Semaphore(most)
 
-    async def one(piece: Coroutine[object, object, None]) -> None:
+    async def one(item: T) -> None:
         async with turns:
-            await piece
+            await work(item)
 
-    for ended in await asyncio.gather(*map(one, work), return_exceptions=True):
+    for ended in await asyncio.gather(*map(one, items), return_exceptions=True):
         if ended is not None:
             raise ended

@@ -107,7 +107,7 @@ class RecallDesk:
         self._answers = {name: answer for name, answer in {**told, **self._answers}.items() if name in asked}
         open_recalls = [recall for recall in stored.spec.recalls if recall.id not in self._answers]
         # Side by side: who waits needs an address of each family, and they are of different blocks.
-        await abreast(map(self._answer, open_recalls), AT_ONCE)
+        await abreast(self._answer, open_recalls, AT_ONCE)
         return bool(open_recalls)
 
     async def _answer(self, recall: Recall) -> None:

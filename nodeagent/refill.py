@@ -166,7 +166,7 @@ class Refill:
         lacking = {pool for pool in pools if self._line.waiting(pool) or self._short(pool) > 0}
         # Those for which an ADD waits come first; of these, those that the leader has just said where to find.
         offered = [pool for pool in pools if pool in lacking and pool in self._offered]
-        await abreast((self._serve_lacking(pool, bound[pool]) for pool in offered), AT_ONCE)
+        await abreast(lambda pool: self._serve_lacking(pool, bound[pool]), offered, AT_ONCE)
         others = [pool for pool in pools if pool not in offered]
         for pool in sorted(others, key=lambda name: (-self._line.waiting(name), name not in lacking)):
             serve = self._serve_lacking if pool in lacking else self._serve
