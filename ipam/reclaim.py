@@ -218,25 +218,28 @@ def taken(state: Marked, before: Block, after: Block) -> Marked:
     return replace(state, leases=leases)
 
 
-def was_written_since(state: Marked, leases: Iterable[tuple[Page, Lease]]) -> bool:
-    """Whether a lease is not as it was remembered, though its node is silent: a pin of it moved to another node, or a claim arrived late.
+def written_since(state: Marked, leases: Iterable[tuple[Page, Lease]]) -> Remembrance:
+    """The leases that are not as they were remembered, though their node is silent: a pin of it moved to another node, or a claim arrived late.
 
-    `take` leaves such a lease alone for good, so the caller has to begin anew. Epochs only grow: an older picture than ours says nothing.
+    `take` leaves such a lease alone for good, so the caller has to begin anew. `state` is the one before anything was taken, like the picture
+    `leases`: what was taken since is remembered no more, and would look new. Epochs only grow: an older picture than ours says nothing.
     """
     known = state.leases
-    return any(
-        (page, lease.node.uid) not in known or lease.epoch > known[page, lease.node.uid].epoch for page, lease in leases
-    )
-
-
-def begun_anew(state: Marked, mailbox: Mailbox, leases: Iterable[tuple[Page, Lease]]) -> Marked | Remembered:
-    """What can be taken was taken, and the mark still stands in `mailbox`. Leases that were written since are remembered as they are now, for another
-    mark and another wait: an agent that answers must re-take them after that mark, which no epoch remembered after the first one could show.
-    """
     found = {(page, lease.node.uid): lease for page, lease in leases}
-    if not was_written_since(state, leases):
-        return state
-    return Remembered(mailbox.uid, mailbox.resource_version, mailbox.beat, found)
+    return {key: lease for key, lease in found.items() if key not in known or lease.epoch > known[key].epoch}
+
+
+def begun_anew(
+    before: Marked, after: Marked, mailbox: Mailbox, leases: Iterable[tuple[Page, Lease]]
+) -> Marked | Remembered:
+    """What can be taken was taken (`before` became `after`), and the mark still stands in `mailbox`. Leases that were written since are remembered as
+    they are now, for another mark and another wait: an agent that answers must re-take them after that mark, which no epoch remembered after the
+    first one could show.
+    """
+    written = written_since(before, leases)
+    if not written:
+        return after
+    return Remembered(mailbox.uid, mailbox.resource_version, mailbox.beat, {**after.leases, **written})
 
 
 # Which slots -------------------------------------------------------------------------------------------------------------------------------

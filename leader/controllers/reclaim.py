@@ -144,7 +144,7 @@ class Reclaim:
         """`mailbox`, `leases`: as seen before anything was taken."""
         after = await self._take(name, state, standing)
         if isinstance(after, Marked) and mailbox is not None:
-            after = reclaim.begun_anew(after, mailbox, leases)
+            after = reclaim.begun_anew(state, after, mailbox, leases)
         return await self._mark(name, after) if isinstance(after, Remembered) else after
 
     async def _take_from(
@@ -212,7 +212,7 @@ class Reclaim:
             after = await self._take(name, state, Standing.REPLACED)
             self.successions[name] = after
             foreign = [(page, lease) for page, lease in leases if lease.node.uid != beat.node_uid]
-            if isinstance(after, Marked) and reclaim.was_written_since(after, foreign):
+            if isinstance(after, Marked) and reclaim.written_since(state, foreign):
                 del self.successions[name]  # remembered anew at the next look
 
     async def _bury(self, stored: IPNode) -> None:
