@@ -25,7 +25,7 @@ from adapters.waking import Kick
 from crds.nephila import ConflictSeen
 from ipam.addresses import Family
 from ipam.blocks import Block
-from ipam.errors import ApiUnreachable
+from ipam.errors import ApiUnreachable, JournalFailed
 from ipam.slots import Page, SlotId
 from ipam.stock import FREE_STATES, Held, State, Stock
 from nodeagent.allocator import Allocator, Attachment, Key
@@ -116,6 +116,7 @@ class Verification:
         self._tell = tell
         self._sharing = sharing
         self._tasks: asyncio.TaskGroup | None = None
+        self._failure: JournalFailed | None = None
         self._domain = domain
         self._sees = sees
         self._may_test = may_test
@@ -172,6 +173,8 @@ class Verification:
             tasks.create_task(self._verifier.run(), name="verifier")
             while True:
                 self._kicked.clear()
+                if self._failure is not None:
+                    raise self._failure
                 self._sync()
                 await self._rest()
 
@@ -282,7 +285,11 @@ class Verification:
         if held.state is State.ALLOCATED:
             self._defend(slot, held, evidence)
         elif held.state in FREE_STATES or held.state is State.QUARANTINED:
-            self._verifier.suspect(seen.address, evidence)
+            try:
+                self._verifier.suspect(seen.address, evidence)
+            except JournalFailed as error:
+                self._failure = error  # the event loop calls us, and would only log it: `run` ends the agent
+                self._kicked()
 
     def _quarantine(self, held: Held, evidence: Evidence) -> None:
         if not self._stock.accuse(held.slot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 from adapters.clock import SystemClock
 from adapters.entropy import SeededEntropy
 from adapters.frames import Heard, MemoryPort, MemorySegment
+from adapters.journal import PutSlot, Write
+from adapters.journal.memory import MemoryJournal
 from adapters.kube.store import Stored
 from crds.blocks import block_to_wire
 from crds.core import EVENT
@@ -20,6 +23,7 @@ from crds.spiderpool import ENDPOINT
 from ipam import lease
 from ipam.addresses import Address, Network
 from ipam.blocks import NodeRef
+from ipam.errors import JournalFailed
 from ipam.parents import Parent
 from ipam.slots import Page
 from ipam.stock import NEVER, State
@@ -128,6 +132,32 @@ async def test_an_intruder_is_quarantined_at_once_and_shown(lab: Lab) -> None:
         assert [(c.ip, c.mac) for c in stored.status.conflicts] == [(str(slot.address), STRANGER)]  # type: ignore[union-attr]
         reasons = [event.reason for event in (await lab.store.list(EVENT)).items]
         assert "AddressInUse" in reasons
+
+
+async def test_an_agent_whose_journal_fails_when_an_intruder_is_heard_ends(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 11510: the event loop calls, and would only log what is raised; the agent went on with a journal that had not kept its word."""
+    wire = MemorySegment()
+    await lab.pod("p", "n1")
+
+    commit = MemoryJournal.commit
+
+    def fail(journal: MemoryJournal, writes: Sequence[Write]) -> None:
+        if any(isinstance(write, PutSlot) and write.record.state == "quarantined" for write in writes):
+            raise JournalFailed("the disk answered EIO")
+        commit(journal, writes)
+
+    async with lab.starting("n1", segment=WireSegment(wire)) as (agent, running):
+        await eventually(lambda: agent.stock.count("v4", State.READY) == 1)
+        slot = agent.stock.of_pool("v4", State.READY)[0].slot
+        monkeypatch.setattr(MemoryJournal, "commit", fail)
+        Host(wire, str(slot.address)).claim()
+        await eventually(running.done)
+        error = running.exception()
+        while isinstance(error, BaseExceptionGroup):
+            (error,) = error.exceptions
+        assert isinstance(error, JournalFailed)
 
 
 async def test_a_live_address_is_defended_and_never_taken_from_its_pod(lab: Lab) -> None:
