@@ -11,7 +11,7 @@ between the two harmless:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -158,11 +158,11 @@ class BlockKeeper(LeaseView):
             for h in left
         ]
         self._journal.commit([PutSlot(record) for record in records])
-        await self._journal.sync()
         return await self.finish_leaving({h.slot: h.cool_until + wall_offset for h in left})
 
     async def finish_leaving(self, cool_until_wall: Mapping[SlotId, float]) -> int:
-        """Take slots that are journalled as leaving out of their blocks. Safe to repeat."""
+        """Take slots that are journalled as leaving out of their blocks. Safe to repeat. Raises ApiUnreachable."""
+        await self._journal.sync()  # or a power loss brings back what a pod had, while its address is someone else's
         by_page: dict[Page, list[SlotId]] = {}
         for slot in cool_until_wall:
             by_page.setdefault(slot.page, []).append(slot)
@@ -220,16 +220,20 @@ class BlockKeeper(LeaseView):
                 del self._unsure[page]
             await self.refresh(page)
 
-    async def retake_all(self, former: NodeRef) -> None:
-        """Write every lease anew under a new epoch, as `self.me`; slots that the leader has taken meanwhile leave the stock.
+    async def retake_all(self, formers: Sequence[NodeRef]) -> None:
+        """Write every lease anew under a new epoch, as `self.me`; slots that the leader has taken meanwhile leave the stock. `formers`: this node
+        under the Node UIDs that it had before.
 
         Raises ApiUnreachable: then nothing may be handed out yet.
         """
 
         def decide(block: Block) -> Block:
             # Read a moment ago, inside the same compare-and-swap: what stands there is what we may keep.
-            current = block.lease_of(former) or block.lease_of(self.me)
-            return lease.retake(block, self.me, current.node, current.epoch) if current else block
+            held = [found for former in formers if (found := block.lease_of(former)) is not None]
+            own = block.lease_of(self.me)
+            for current in held or ([own] if own else []):
+                block = lease.retake(block, self.me, current.node, current.epoch)
+            return block
 
         for page in list(self._recorded):
             self._outdated.add(page)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
@@ -46,6 +46,7 @@ class Joining:
         self._report = report
         self._on_fence = on_fence
         self.mailbox: Mailbox | None = None
+        self._uids = tuple(meta.get(NODE_UID, "").split())  # under which leases of this node may stand
         self._rebooted = False  # since the journal was lost
 
     async def join(self) -> Mailbox:
@@ -60,14 +61,16 @@ class Joining:
     async def _try(self) -> Mailbox:
         meta, journal = self._meta, self._ports.journal
         identity = await self._identify()
-        # By the journal, not by what an earlier try has left in memory: leases of a former Node UID must not be forgotten.
-        former = NodeRef(self._node, meta.get(NODE_UID, ""))
+        formers = tuple(NodeRef(self._node, uid) for uid in self._uids if uid != identity.node_uid)
         self._keeper.me = NodeRef(self._node, identity.node_uid)
         if BOOT_ID not in meta:
             await self._do_without_journal(identity)
         is_another_boot = self._rebooted or meta.get(BOOT_ID, identity.boot_id) != identity.boot_id
-        changed = is_another_boot or former.uid not in ("", identity.node_uid)
-        mailbox = self.mailbox = self._mailbox(identity, former, RESTARTED_ELSEWHERE if changed else "")
+        changed = is_another_boot or bool(formers)
+        # Before the first lease is written under it: if this run never gets further, the next one must know under which UIDs to look.
+        self._uids = (*(former.uid for former in formers), identity.node_uid)
+        journal.commit([PutMeta(NODE_UID, " ".join(self._uids))])
+        mailbox = self.mailbox = self._mailbox(identity, formers, RESTARTED_ELSEWHERE if changed else "")
         if not changed:
             await self._keeper.reload()
         await mailbox.beat()
@@ -95,7 +98,7 @@ class Joining:
             )
         return Identity(self._node, node.uid, self._ports.boot_id)
 
-    def _mailbox(self, identity: Identity, former: NodeRef, mark: str) -> Mailbox:
+    def _mailbox(self, identity: Identity, formers: Sequence[NodeRef], mark: str) -> Mailbox:
         same_boot = self._meta.get(BOOT_ID) == identity.boot_id
         fence = Fence(
             lease_s=self._lease_s,
@@ -110,7 +113,7 @@ class Joining:
             identity,
             fence,
             self._report,
-            lambda: self._keeper.retake_all(former),
+            lambda: self._keeper.retake_all(formers),
         )
         mailbox.observers.append(self._on_fence)
         return mailbox

@@ -56,7 +56,7 @@ class Holdings:
             clock,
             ports.entropy,
             self.stock,
-            NodeRef(config.node, state.meta.get(NODE_UID, "")),
+            NodeRef(config.node, state.meta.get(NODE_UID, "").partition(" ")[0]),
             lambda slot: self.world.pools.pool_of(slot),
             lease.cooldown_s,
         )

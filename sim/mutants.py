@@ -54,7 +54,7 @@ def drop_cas() -> None:
 def resume_on_read() -> None:
     """A fence mark is answered after reading that the leases still say mine."""
 
-    async def retake_all(self: BlockKeeper, _former: NodeRef) -> None:
+    async def retake_all(self: BlockKeeper, _formers: Sequence[NodeRef]) -> None:
         await self.reload()
 
     _patch(BlockKeeper, "retake_all", retake_all)

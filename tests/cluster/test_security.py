@@ -213,7 +213,7 @@ async def test_the_block_keepers_of_two_nodes_do_all_they_must(court: Court) -> 
         assert (pinned := (await now()).pin_of(owner)) is not None
         assert pinned.holder == holder("node-a", "p3")
 
-        await b.retake_all(b.me)
+        await b.retake_all([b.me])
         # The leader takes a slot of node-b by force; node-b claims it again and clears the suspicion.
         taken = next(held.slot for held in b._stock if held.state is not State.PINNED)
         await _as_leader(court, page, lambda block: lease.reclaim(block, _lease(block, b.me), taken.bit, 5))

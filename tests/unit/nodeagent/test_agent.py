@@ -12,7 +12,7 @@ import pytest
 from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.blocks import block_from_wire
 from crds.core import NODE, POD
-from crds.nephila import IP_BLOCK
+from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT
 from ipam.stock import State
 from nodeagent.wire import HttpReply
@@ -253,6 +253,35 @@ async def test_a_second_try_to_join_does_not_forget_the_leases_of_a_former_node_
         for stored in (await lab.store.list(IP_BLOCK)).items:
             assert node is not None and {entry.node_uid for entry in stored.spec.leases} == {node.uid}
         assert [str(grant.slot.address) for a in agent.allocator.all() for grant in a.grants] == address
+
+
+async def test_a_node_object_that_is_made_anew_twice_costs_no_lease_though_the_run_between_never_joined(
+    lab: Lab,
+) -> None:
+    """Seed 14730: that run had re-taken the leases under its Node UID, and nobody remembered which."""
+    async with lab.agent("n1") as agent:
+        address = await add(agent, "c1", await lab.pod("p", "n1"))
+        held = len(agent.stock)
+
+    async def cut_off(call: Call) -> NotSent | None:
+        return NotSent() if call.verb == "patch" and call.kind is IP_NODE else None
+
+    async def taken() -> set[str]:
+        return {entry.node_uid for stored in (await lab.store.list(IP_BLOCK)).items for entry in stored.spec.leases}
+
+    for store in (MemoryStore(lab.cluster, fault=cut_off), None):
+        await lab.store.delete(NODE, "n1")
+        await lab.node("n1")
+        node = await lab.store.get(NODE, "n1")
+        assert node is not None
+        async with lab.starting("n1", store=store) as (agent, _running):
+            async with asyncio.timeout(5):
+                while await taken() != {node.uid}:
+                    await asyncio.sleep(0.01)
+            if store is None:
+                await eventually(lambda agent=agent: not agent.why_closed())
+                assert (await leased(lab))["n1"] == len(agent.stock) == held
+                assert [str(grant.slot.address) for a in agent.allocator.all() for grant in a.grants] == address
 
 
 async def test_leases_are_ahead_of_demand_so_a_warm_add_makes_no_api_call(lab: Lab) -> None:

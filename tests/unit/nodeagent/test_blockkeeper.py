@@ -90,7 +90,7 @@ async def test_a_block_is_remembered_through_a_power_loss_before_it_is_claimed(n
     await node.claim(2)
     node.disk.lose_power(lost_commits=100)
     node.keeper = node.start()
-    await node.keeper.retake_all(ME)
+    await node.keeper.retake_all([ME])
     assert len(node.stock) == 2
 
 

@@ -110,6 +110,16 @@ async def test_the_address_follows_the_pod_to_another_node(lab: Lab) -> None:
         assert pin.holder is not None and (pin.holder.node, pin.holder.pod_uid) == ("n2", pod.uid)
 
 
+async def test_a_power_loss_brings_back_nothing_of_a_pod_whose_address_has_left(lab: Lab) -> None:
+    """Seed 14424: the address was free for another node, and after the reboot this one gave it to the pod's next sandbox."""
+    async with lab.agent("n1") as agent:
+        await add(agent, "c1", await web(lab, "n1"))
+        await gone(agent, "c1")
+    disk = lab.disks["n1"]
+    disk.lose_power(lost_commits=disk.unsynced)
+    assert disk.open().load().attachments == ()
+
+
 async def test_the_endpoint_is_written_before_the_reply_and_outlives_the_pod(lab: Lab) -> None:
     async with lab.agent("n1") as agent:
         pod = await web(lab, "n1")
