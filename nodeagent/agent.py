@@ -61,6 +61,7 @@ class Agent:
         self._joining = Joining(config, ports, state.meta, self.keeper, self._report, self.teller.on_fence)
         self.segments = self._segments()
         self.refill.on_unproven = self.segments.hurry
+        self.keeper.at_rest = self.segments.at_rest
         self.gateways = self._gateways() if ports.segments and config.probe.gateway != "off" else None
         self._connect()
         holdings.restore(state)

@@ -11,7 +11,7 @@ between the two harmless:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from weakref import WeakValueDictionary
 
 import structlog
@@ -75,6 +75,8 @@ class BlockKeeper(LeaseView):
         self._remembered: dict[SlotId, SlotRecord] = {}
         self.lost: set[SlotId] = set()  # in use by our sandboxes, not in our lease: see nodeagent.lostslots
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
+        # Awaited before slots are given back, when they cannot be handed out any more.
+        self.at_rest: Callable[[Collection[SlotId]], Awaitable[None]] | None = None
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
 
     # Claim ---------------------------------------------------------------------------------------------------------------------------
@@ -158,6 +160,8 @@ class BlockKeeper(LeaseView):
             for h in left
         ]
         self._journal.commit([PutSlot(record) for record in records])
+        if self.at_rest is not None:
+            await self.at_rest([h.slot for h in left])
         return await self.finish_leaving({h.slot: h.cool_until + wall_offset for h in left})
 
     async def finish_leaving(self, cool_until_wall: Mapping[SlotId, float]) -> int:

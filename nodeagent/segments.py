@@ -37,6 +37,8 @@ log = structlog.get_logger(__name__)
 
 RETRY_S = 2.0
 LOOK_S = 0.25  # how soon a slot that no interface is on is found usable
+AT_REST_S = 0.5  # a test takes 0.2 s by profile `fast`; one of a whole batch may go on, and is then heard for a moment
+AT_REST_LOOK_S = 0.01
 KNOWN_SLOTS = 65_536
 AHEAD = 4  # networks that are surveyed although nothing of them is held here: every node asks, and each question is a broadcast
 NO_PARENT = "no parent interface is configured"
@@ -229,6 +231,16 @@ class Segments:
         """An ADD waits for an address of the pool: those that want a proof are tested now."""
         for verification in self._verifications():
             verification.hurry(pool)
+
+    async def at_rest(self, slots: Collection[SlotId]) -> None:
+        """Returns once none of these addresses is being tested from here, AT_REST_S later at most: whoever has one next would hear our probes for it,
+        and take us for somebody who is about to use it (RFC 5227, section 2.1.1).
+        """
+        until = self._clock.now() + AT_REST_S
+        while self._clock.now() < until:
+            if not any(one.is_testing(slot) for one in self._verifications() for slot in slots):
+                return
+            await self._clock.sleep(AT_REST_LOOK_S)
 
     def of(self, slot: SlotId) -> SegmentWatch | None:
         """The segment that the slot is on."""

@@ -145,6 +145,10 @@ class Verification:
                     self._free(held.slot)
                 self._verifier.hurry(held.slot.address)
 
+    def is_testing(self, slot: SlotId) -> bool:
+        """Whether probes for the address are on the wire."""
+        return self._sees(slot) and self._verifier.is_testing(slot.address)
+
     async def why_not_silent(self, slot: SlotId, pool: str) -> str:
         """A full probe, right now, of an address that belongs to an identity: it stays the identity's, whoever uses it, and that one is reported."""
         verdict = (await self._prober.verify([slot.address], FAST))[slot.address]

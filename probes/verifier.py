@@ -8,6 +8,7 @@ An address that a pod waits for (`hurry`) is tested beside that loop, which may 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -58,6 +59,7 @@ class Verifier:
     ) -> None:
         """`retest_s`: from the first sight of a stranger to the first re-test."""
         self._prober = prober
+        self._testing: Counter[Address] = Counter()
         self._clock = clock
         self._on_verdict = on_verdict
         self._interval_s = interval_s
@@ -89,6 +91,10 @@ class Verifier:
         known.under_test = True
         self._hurried.append(address)
         self._called()
+
+    def is_testing(self, address: Address) -> bool:
+        """Whether probes for it are under way, be it forgotten meanwhile."""
+        return self._testing[address] > 0
 
     def forget(self, address: Address) -> None:
         """Stop testing `address` and drop its verdict."""
@@ -175,12 +181,16 @@ class Verifier:
         holders = {address: known.holder for address, known in tested.items()}
         for known in tested.values():
             known.under_test = True
-        verdicts = await self._prober.verify(
-            holders,
-            self._profile,
-            lane=lane,
-            holders={address: mac for address, mac in holders.items() if mac is not None},
-        )
+        self._testing.update(list(holders))
+        try:
+            verdicts = await self._prober.verify(
+                holders,
+                self._profile,
+                lane=lane,
+                holders={address: mac for address, mac in holders.items() if mac is not None},
+            )
+        finally:
+            self._testing.subtract(list(holders))
         for address, verdict in verdicts.items():
             known = tested[address]
             known.under_test = False
