@@ -75,7 +75,7 @@ class BlockKeeper(LeaseView):
         self._remembered: dict[SlotId, SlotRecord] = {}
         self.lost: set[SlotId] = set()  # in use by our sandboxes, not in our lease: see nodeagent.lostslots
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
-        # Awaited before slots are given back, when they cannot be handed out any more.
+        # Awaited before slots leave, when they cannot be handed out any more: see Segments.at_rest.
         self.at_rest: Callable[[Collection[SlotId]], Awaitable[None]] | None = None
         self._turns: WeakValueDictionary[Page, asyncio.Lock] = WeakValueDictionary()
 
@@ -160,13 +160,13 @@ class BlockKeeper(LeaseView):
             for h in left
         ]
         self._journal.commit([PutSlot(record) for record in records])
-        if self.at_rest is not None:
-            await self.at_rest([h.slot for h in left])
         return await self.finish_leaving({h.slot: h.cool_until + wall_offset for h in left})
 
     async def finish_leaving(self, cool_until_wall: Mapping[SlotId, float]) -> int:
         """Take slots that are journalled as leaving out of their blocks. Safe to repeat. Raises ApiUnreachable."""
         await self._journal.sync()  # or a power loss brings back what a pod had, while its address is someone else's
+        if self.at_rest is not None:
+            await self.at_rest(cool_until_wall.keys())
         by_page: dict[Page, list[SlotId]] = {}
         for slot in cool_until_wall:
             by_page.setdefault(slot.page, []).append(slot)

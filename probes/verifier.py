@@ -181,7 +181,8 @@ class Verifier:
         holders = {address: known.holder for address, known in tested.items()}
         for known in tested.values():
             known.under_test = True
-        self._testing.update(list(holders))
+        under_way = Counter(list(holders))
+        self._testing += under_way
         try:
             verdicts = await self._prober.verify(
                 holders,
@@ -190,7 +191,7 @@ class Verifier:
                 holders={address: mac for address, mac in holders.items() if mac is not None},
             )
         finally:
-            self._testing.subtract(list(holders))
+            self._testing -= under_way
         for address, verdict in verdicts.items():
             known = tested[address]
             known.under_test = False

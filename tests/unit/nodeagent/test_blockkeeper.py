@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -92,6 +92,27 @@ async def test_a_block_is_remembered_through_a_power_loss_before_it_is_claimed(n
     node.keeper = node.start()
     await node.keeper.retake_all([ME])
     assert len(node.stock) == 2
+
+
+async def test_slots_leave_only_when_they_are_at_rest(node: Node) -> None:
+    """The next node tests an address at once; probes of ours that were still on the wire were taken for somebody about to use it."""
+    await node.claim(2)
+    slots = [held.slot for held in node.stock]
+    over = asyncio.Event()
+    asked: list[SlotId] = []
+
+    async def at_rest(leaving: Collection[SlotId]) -> None:
+        asked.extend(leaving)
+        await over.wait()
+
+    node.keeper.at_rest = at_rest
+    leaving = asyncio.create_task(node.keeper.give_back(slots))
+    await asyncio.sleep(0.01)
+    assert sorted(asked) == sorted(slots) and (await node.block()).lease_of(ME) is not None
+    assert not node.stock.count("pool", State.READY), "nobody gets them meanwhile"
+    over.set()
+    assert await leaving == 2
+    assert await node.store.get(IP_BLOCK, PAGE.name) is None
 
 
 async def test_a_claim_that_arrives_late_is_found(node: Node) -> None:

@@ -441,9 +441,10 @@ async def test_the_verdict_of_a_test_that_began_before_an_address_was_let_go_say
     test = asyncio.ensure_future(verifier.sweep([V4]))
     await world.clock.advance(0.02)
     verifier.forget(V4)
+    assert verifier.is_testing(V4), "its probes are still on the wire"
     verifier.track(V4)
     for _ in range(100):
         await world.clock.advance(0.002, turns=6)
-    assert test.done()
+    assert test.done() and not verifier.is_testing(V4)
     assert not heard
     assert not verifier.fresh(V4)
