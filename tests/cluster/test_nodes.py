@@ -24,11 +24,22 @@ from e2e.cluster.nodes.agents import Installation
 from e2e.cluster.nodes.bench import check_distinct
 from e2e.cluster.nodes.churn import Churn
 from e2e.cluster.nodes.fakes import FakeNodes
-from e2e.cluster.nodes.kube import Kube, address_of, is_running
+from e2e.cluster.nodes.kube import Kube, address_of
 from e2e.cluster.nodes.labs import RealCluster
 from e2e.cluster.nodes.node import Node
 from e2e.lab import fabric
-from tests.cluster.workloads import COME_AGAIN, addresses, clear, end, endpoints_gone, kubectl, start
+from tests.cluster.workloads import (
+    COME_AGAIN,
+    addresses,
+    check_kept,
+    clear,
+    end,
+    endpoints_gone,
+    kubectl,
+    rebuild,
+    restarted,
+    start,
+)
 
 pytestmark = [pytest.mark.nodes, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 
@@ -88,14 +99,7 @@ async def test_a_stateful_sets_pods_keep_their_addresses_over_a_rebuild(api: Kub
     await api.apply(stateful := manifests.stateful_set("db", 3, manifests.pod_template("db")))
     await api.running("db", 3)
     before = await addresses(api, "db")
-    uids = {pod["metadata"]["uid"] for pod in await api.pods("db")}
-    await api.delete_pods("db", grace_s=manifests.GRACE_S)
-    await api.until(
-        "db",
-        lambda pods: len(pods) == 3 and all(is_running(pod) and pod["metadata"]["uid"] not in uids for pod in pods),
-        timeout_s=60.0,
-        what="three new pods Running",
-    )
+    await rebuild(api, "db", 3)
     assert await addresses(api, "db") == before
     await api.delete(stateful)
     await api.gone("db")
@@ -161,25 +165,14 @@ async def test_a_crashed_nodes_pods_come_back_with_it_and_no_address_leaks_or_do
     nephila: Installation, cluster: RealCluster, api: Kube
 ) -> None:
     deployment = await start(api, "crash", 6)
-    before = {pod["metadata"]["name"]: pod for pod in await api.pods("crash")}
+    before = await api.pods("crash")
     lost = cluster.nodes["node-3"]
     await lost.stop()
     await lost.start()
     await nephila.start_agent(lost)
     await cluster.ready()
-
-    def restarted(pods: Any) -> bool:
-        there = [pod for pod in pods if pod["spec"]["nodeName"] == "node-3"]
-        return all(is_running(pod) and pod["status"]["containerStatuses"][0]["restartCount"] > 0 for pod in there)
-
-    await api.until("crash", restarted, timeout_s=90.0, what="node-3's pods restarted")
-    after = await api.pods("crash")
-    check_distinct(after)
-    # A runtime that lost its sandboxes calls DEL for each before it makes new ones, so those addresses rest meanwhile.
-    assert {pod["metadata"]["name"] for pod in after} == set(before)
-    for pod in after:
-        if pod["spec"]["nodeName"] != "node-3":
-            assert address_of(pod) == address_of(before[pod["metadata"]["name"]])
+    await restarted(api, "crash", lost.name, timeout_s=90.0)
+    await check_kept(api, "crash", before, crashed=lost.name)
     await end(api, deployment)
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from e2e.cluster.nodes import manifests
 from e2e.cluster.nodes.bench import check_distinct
-from e2e.cluster.nodes.kube import Kube, Object, address_of
+from e2e.cluster.nodes.kube import Kube, Object, address_of, is_running
 from e2e.cluster.nodes.labs import RealCluster
 
 KUBECTL = Path(sys.executable).with_name("kubectl")
@@ -40,6 +41,42 @@ async def endpoints_gone(api: Kube, app: str) -> None:
     async with asyncio.timeout(GONE_S):
         while any(item["metadata"]["name"].startswith(f"{app}-") for item in (await api.get(path))["items"]):
             await asyncio.sleep(0.2)
+
+
+async def rebuild(api: Kube, app: str, count: int) -> None:
+    """Deletes the workload's pods; returns when as many new ones run."""
+    uids = {pod["metadata"]["uid"] for pod in await api.pods(app)}
+    await api.delete_pods(app, grace_s=manifests.GRACE_S)
+    await api.until(
+        app,
+        lambda pods: len(pods) == count and all(is_running(pod) and pod["metadata"]["uid"] not in uids for pod in pods),
+        timeout_s=60.0,
+        what=f"{count} new pods Running",
+    )
+
+
+async def restarted(api: Kube, app: str, node: str, *, timeout_s: float) -> None:
+    """Returns when the containers of the workload's pods on that node have been started anew."""
+
+    def again(pods: Sequence[Object]) -> bool:
+        there = [pod for pod in pods if pod["spec"]["nodeName"] == node]
+        return all(is_running(pod) and pod["status"]["containerStatuses"][0]["restartCount"] > 0 for pod in there)
+
+    await api.until(app, again, timeout_s=timeout_s, what=f"{node}'s pods restarted")
+
+
+async def check_kept(api: Kube, app: str, before: Sequence[Object], *, crashed: str) -> None:
+    """The same pods as `before`, no address twice, and those on other nodes than the crashed one kept theirs.
+
+    A runtime that lost its sandboxes calls DEL for each before it makes new ones, so the crashed node's addresses rest meanwhile.
+    """
+    after = await api.pods(app)
+    check_distinct(after)
+    had = {pod["metadata"]["name"]: address_of(pod) for pod in before}
+    assert {pod["metadata"]["name"] for pod in after} == set(had)
+    for pod in after:
+        if pod["spec"]["nodeName"] != crashed:
+            assert address_of(pod) == had[pod["metadata"]["name"]]
 
 
 async def addresses(api: Kube, app: str) -> dict[str, str]:

@@ -32,8 +32,10 @@ for top in etc opt var; do
   mount -t overlay -o "lowerdir=/$top,upperdir=$folder/upper/$top,workdir=$folder/work/$top" overlay "/$top"
 done
 
-# Copies of other labs' namespaces would be kept alive by being mounted here too.
-awk '$2 ~ "^/run/" { print $2 }' /proc/self/mounts | tac | xargs -r -n1 umount -l
+# Copies of other labs' namespaces would be kept alive by being mounted here too. A lab that ends just now removes its own from here as well.
+awk '$2 ~ "^/run/" { print $2 }' /proc/self/mounts | tac | while read -r place; do
+  umount -l "$place" || if grep -qF " $place " /proc/self/mounts; then exit 1; fi
+done
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/netns /run/nephila /run/lock /var/lib/kubelet /var/lib/containerd /var/lib/nephila /var/log/pods \
   /var/log/containers /etc/cni/net.d /opt/cni/bin

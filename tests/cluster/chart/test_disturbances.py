@@ -7,15 +7,15 @@ holds an address.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from e2e.cluster.nodes.bench import check_distinct
 from e2e.cluster.nodes.chart import LEADER_PODS, ChartInstallation
 from e2e.cluster.nodes.churn import Churn
-from e2e.cluster.nodes.kube import Kube, Object, address_of, is_running
+from e2e.cluster.nodes.kube import Kube, address_of
 from e2e.cluster.nodes.labs import RealCluster
 from tests.cluster.chart import MARKS, sound
-from tests.cluster.workloads import COME_AGAIN, addresses, end, endpoints_gone, kubectl, start
+from tests.cluster.workloads import COME_AGAIN, addresses, check_kept, end, endpoints_gone, kubectl, restarted, start
 
 pytestmark = MARKS
 
@@ -115,25 +115,15 @@ async def test_a_crashed_node_returns_with_its_agent_and_its_pods(
 ) -> None:
     """The node's first process is killed: kubelet, containerd, the agent's pod and all others end at once, then the node boots."""
     deployment = await start(api, "crash", 9)
-    before = {pod["metadata"]["name"]: pod for pod in await api.pods("crash")}
+    before = await api.pods("crash")
     lost = cluster.nodes["node-3"]
     await lost.stop()
     begun = time.monotonic()
     await lost.start()
-
-    def restarted(pods: Sequence[Object]) -> bool:
-        there = [pod for pod in pods if pod["spec"]["nodeName"] == "node-3"]
-        return all(is_running(pod) and pod["status"]["containerStatuses"][0]["restartCount"] > 0 for pod in there)
-
-    await api.until("crash", restarted, timeout_s=AFTER_CRASH_S, what="node-3's pods restarted")
+    await restarted(api, "crash", lost.name, timeout_s=AFTER_CRASH_S)
     await nephila.rolled_out()
     note(f"node crashed and booted: its agent Ready and its pods Running after {time.monotonic() - begun:.1f} s")
-    after = await api.pods("crash")
-    check_distinct(after)
-    assert {pod["metadata"]["name"] for pod in after} == set(before)
-    for pod in after:
-        if pod["spec"]["nodeName"] != "node-3":
-            assert address_of(pod) == address_of(before[pod["metadata"]["name"]])
+    await check_kept(api, "crash", before, crashed=lost.name)
     await sound(cluster, 9)
     await end(api, deployment)
     await sound(cluster, 0)

@@ -6,10 +6,10 @@ import json
 
 from e2e.cluster.nodes import agents, manifests, multus, settings
 from e2e.cluster.nodes.chart import ChartInstallation
-from e2e.cluster.nodes.kube import Kube, address_of, is_running
+from e2e.cluster.nodes.kube import Kube, address_of
 from e2e.cluster.nodes.labs import RealCluster
 from tests.cluster.chart import MARKS, sound
-from tests.cluster.workloads import end, endpoints_gone, links
+from tests.cluster.workloads import end, endpoints_gone, links, rebuild
 
 pytestmark = MARKS
 
@@ -69,14 +69,7 @@ async def test_spiderpools_annotation_chooses_the_pool_of_each_of_multus_interfa
     for inside in before.values():
         assert inside["eth0"] in CHOSEN
         assert inside["net1"] in SECOND
-    uids = {pod["metadata"]["uid"] for pod in await api.pods("db")}
-    await api.delete_pods("db", grace_s=manifests.GRACE_S)
-    await api.until(
-        "db",
-        lambda pods: len(pods) == 3 and all(is_running(pod) and pod["metadata"]["uid"] not in uids for pod in pods),
-        timeout_s=60.0,
-        what="three new pods Running",
-    )
+    await rebuild(api, "db", 3)
     assert {name: await links(cluster, name) for name in before} == before
     await sound(cluster, 6)
     await api.delete(stateful)
