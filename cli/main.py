@@ -223,7 +223,8 @@ def node_fence(
     wait: Annotated[float, typer.Option(min=0.0, max=3600.0, help="Seconds to wait for the leader's mark.")] = 0.0,
     confirm: Confirm = False,
 ) -> None:
-    """State that a silent node is powered off: confirms the leader's fence mark, so that its addresses can be used elsewhere."""
+    """State that a silent node is powered off: confirms the leader's fence mark, which `reclaim.unreachable: Confirm` asks for before any of its
+    addresses is used elsewhere."""
     if not confirm:
         _unconfirmed(f"this states that {name} is powered off; if it is not, addresses may be given out twice")
     _run(context, "fence", node=name, wait_s=wait)
