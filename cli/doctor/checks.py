@@ -127,7 +127,7 @@ def _nads(facts: ClusterFacts) -> Line:
 def _leader(facts: ClusterFacts) -> Line:
     if facts.leader:
         return _ok("leader", facts.leader)
-    return _line(WARN, "leader", "nobody leads", "label candidate nodes as the agents' leader selector says")
+    return _line(WARN, "leader", "nobody leads", "do the nephila-leader pods run? see the chart's leader.nodeSelector")
 
 
 def _agents(facts: ClusterFacts) -> Line:

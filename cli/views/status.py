@@ -50,7 +50,7 @@ def _problems(
     found += [f"IPBlock {name} cannot be understood: {error}" for name, error in cluster.block_errors.items()]
     if cluster.lock is None or not cluster.lock.spec.holder:
         found.append(
-            "nobody leads: no recall, no reclaim, no pool status; ADDs go on (is the leader's selector right?)"
+            "nobody leads: no recall, no reclaim, no pool status; ADDs go on (do the nephila-leader pods run?)"
         )
     by_state: dict[str, list[str]] = {}
     for node in nodes:

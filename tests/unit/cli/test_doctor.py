@@ -54,7 +54,7 @@ def test_a_sound_cluster_and_node_have_nothing_to_fix() -> None:
         (replace(CLUSTER, denied=("patch ipblocks",)), "fail", "permissions", "bind a role"),
         (replace(CLUSTER, denied=None), "warn", "permissions", "RBAC"),
         (replace(CLUSTER, broken_nads={"a/b": "not JSON"}), "fail", "networks", "spec.config"),
-        (replace(CLUSTER, leader=""), "warn", "leader", "label"),
+        (replace(CLUSTER, leader=""), "warn", "leader", "nephila-leader"),
         (replace(CLUSTER, silent_nodes=("n (Silent)",)), "warn", "agents", "nephila nodes"),
         (replace(CLUSTER, unverified={"far": 2}), "warn", "probing", "parents"),
     ],
