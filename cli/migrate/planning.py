@@ -1,9 +1,9 @@
 """Which addresses of a running Spiderpool cluster Nephila takes over, and how. Pure.
 
 Every address that a living pod has becomes a *pin*: a slot of its block that nobody may allocate, with the pod as its holder. Not a lease: a lease
-says what a node's agent may hand out, and an agent that did not allocate an address itself would take it for free. Pods are not touched. The pin of
-a pod ends when the pod is gone and the plan is applied again (or by `nephila release`); from then on the address is the pool's like any other, and
-probed before its first use.
+says what a node's agent may hand out, and an agent that did not allocate an address itself would take it for free. Pods are not touched. The leader
+ends the pin of a pod that is gone (so do applying the plan again, and `nephila release`); from then on the address is the pool's like any other,
+and probed before its first use.
 
 A pod of a StatefulSet keeps its identity, so its address stays with it from then on, also while it does not run. So does a KubeVirt machine that runs
 when the plan is made.
