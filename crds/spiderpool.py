@@ -193,7 +193,7 @@ class IPAllocation(WireStruct):
     ipv6_pool: _PoolName | UnsetType = UNSET
     ipv6_gateway: _GatewayAddress | UnsetType = UNSET
     vlan: Annotated[int, say("VLAN id.", minimum=0, maximum=4094, default=0)] | UnsetType = UNSET
-    mac: Annotated[str, say("MAC address, where a provider sets it.", maxLength=59)] | UnsetType = UNSET
+    mac: Annotated[str, say("MAC address of the interface, once it is known.", maxLength=59)] | UnsetType = UNSET
     clean_gateway: Annotated[bool, say("No default route on this interface.")] | UnsetType = UNSET
     routes: Annotated[tuple[Route, ...], say("Routes of this interface.", maxItems=2 * MAX_ROUTES)] = ()
 
