@@ -31,7 +31,7 @@ def test_lint_finds_nothing(case: str) -> None:
 
 
 @each_case
-def test_names_are_used_once_and_labels_are_on_everything(case: str) -> None:
+def test_names_are_used_once_and_labels_and_annotations_are_on_everything(case: str) -> None:
     names = [
         (item["kind"], item["metadata"].get("namespace"), item["metadata"]["name"]) for item in rendered(case).objects
     ]
@@ -40,6 +40,8 @@ def test_names_are_used_once_and_labels_are_on_everything(case: str) -> None:
         labels = item["metadata"]["labels"]
         assert labels["app.kubernetes.io/name"] == "nephila", item["metadata"]["name"]
         assert labels.items() >= values_of(case).get("commonLabels", {}).items(), item["metadata"]["name"]
+        annotations = item["metadata"].get("annotations", {})
+        assert annotations.items() >= values_of(case).get("commonAnnotations", {}).items(), item["metadata"]["name"]
 
 
 WRONG: dict[str, dict[str, Any]] = {
