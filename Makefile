@@ -111,7 +111,7 @@ clean: ## Remove build results
 	rm -rf build .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .PHONY: lock
-lock: setup ## Pin the dependencies anew (needs the registry)
+lock: setup ## Pin the dependencies of programs and tests anew, not the chart's (needs the registry)
 	$(PY) -m pip install -q uv
 	$(PY) -m uv pip compile -q pyproject.toml --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements.lock
 	$(PY) -m uv pip compile -q pyproject.toml --extra dev -c requirements.lock --generate-hashes --no-emit-index-url --no-emit-find-links -o requirements-dev.lock
