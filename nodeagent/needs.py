@@ -66,6 +66,7 @@ class Needs:
         )
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._likely: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._ours: set[tuple[str, str]] = set()  # (pod UID, interface) that have or had an address of this agent
         self.learnt = dict(learnt)
         world.pod_changes.append(self._forget_gone)
 
@@ -169,20 +170,38 @@ class Needs:
     def bound(self, served: Iterable[tuple[str, str, str]]) -> Counter[str]:
         """Addresses of each pool that the live pods of this node use or are about to ask for.
 
-        `served`: (pod UID, interface, pool) of every address given out. A pod that has none yet counts for the first pool of its list.
+        `served`: (pod UID, interface, pool) of every address given out. A pod that has none yet counts for the first pool of its list, unless its
+        sandbox is up: what this agent was not asked for by then, another CNI set up. One that had an address here counts all along: its sandbox is
+        being replaced.
         """
         needed: Counter[str] = Counter()
         have: set[tuple[str, str]] = set()
         for uid, interface, pool in served:
             needed[pool] += 1
             have.add((uid, interface))
-        for pod in self._world.live_pods():
-            for interface in _interfaces(pod):
-                if pod.deleting or (pod.uid, interface) in have:
+        live = self._world.live_pods()
+        uids = {pod.uid for pod in live}
+        self._ours = have | {key for key in self._ours if key[0] in uids}
+        for pod in live:
+            is_up = _has_sandbox(pod)
+            for interface in self._interfaces(pod):
+                key = (pod.uid, interface)
+                if pod.deleting or key in have or (is_up and key not in self._ours):
                     continue
                 for names in self._candidates(pod, interface):
                     needed[names[0]] += 1
         return needed
+
+    def _interfaces(self, pod: Pod) -> list[str]:
+        """Those that this agent will be asked for, as far as the pod and earlier ADDs say: on a node that was asked for others only, another CNI
+        serves the first one.
+        """
+        first = [FIRST_INTERFACE] if FIRST_INTERFACE in self.learnt or not self.learnt else []
+        try:
+            networks = parse_networks(pod.annotations.get(NETWORKS, ""), pod.namespace)
+        except NephilaError:
+            return first
+        return [*first, *(ref.interface for ref in networks)]
 
     def _candidates(self, pod: Pod, interface: str) -> list[tuple[str, ...]]:
         """Its ADD will ask for the same soon, and find the rest of what it needs to know of the pod here too."""
@@ -218,15 +237,9 @@ def is_bound_to(pool: Pool, node: str, labels: Mapping[str, str]) -> bool:
     return pool.node_affinity is not None and pool.node_affinity.matches(labels)
 
 
-def _interfaces(pod: Pod) -> list[str]:
-    """The interfaces that CNI will be asked to set up, as far as the pod says."""
-    try:
-        return [
-            FIRST_INTERFACE,
-            *(ref.interface for ref in parse_networks(pod.annotations.get(NETWORKS, ""), pod.namespace)),
-        ]
-    except NephilaError:
-        return [FIRST_INTERFACE]
+def _has_sandbox(pod: Pod) -> bool:
+    """True if CNI has set up all of its interfaces once: the kubelet tells addresses and phase only then."""
+    return pod.status.phase == "Running" or bool(pod.status.pod_ip or pod.status.pod_ips)
 
 
 def learnt_from(meta: Mapping[str, str]) -> dict[str, IpamConf]:
