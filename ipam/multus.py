@@ -13,6 +13,7 @@ from ipam.errors import BadAnnotation
 from ipam.jsontext import items, optional_string, parse_json
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
+NETWORK_STATUS = "k8s.v1.cni.cncf.io/network-status"  # written by Multus: what it has attached
 DEFAULT_NETWORK = "v1.multus-cni.io/default-network"
 FIRST_INTERFACE = "eth0"
 

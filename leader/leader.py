@@ -159,7 +159,7 @@ class Leader:
         statuses = Allowance(clock, config.status.writes_per_s, 2 * config.status.writes_per_s)
         reign = Reign(
             recalls=Recalls(sight, writer, clock, entropy, config.silent_s),
-            reclaim=Reclaim(sight, writer, clock, entropy, config.reclaim.rules(), self._ports.announcer),
+            reclaim=Reclaim(sight, writer, clock, entropy, config.reclaim.rules(), self._ports.announcer, sweeps),
             endpoints=Endpoints(sight, writer, clock, config.sweep.orphan_s, sweeps),
             pins=Pins(sight, writer, clock, config.sweep.orphan_s, sweeps),
             pools=Pools(sight, writer, clock, config.status.gap_s, statuses),
@@ -188,8 +188,8 @@ class Leader:
         clock, entropy, config = self._ports.clock, self._ports.entropy, self.config
 
         async def nodes() -> None:
-            await reign.reclaim.work()
             await reign.reclaim.unmark()
+            await reign.reclaim.work()
 
         return (
             Loop("recalls", reign.recalls.work, clock, entropy, period_s=RECALL_PERIOD_S, gap_s=RECALL_GAP_S),

@@ -10,6 +10,9 @@ from crds.core import PodIP
 from crds.meta import UNSET, Kind, KubeObject, OwnerReference, UnsetType, WireStruct, constant
 from crds.spiderpool import API_VERSION, GROUP, VERSION
 from ipam import annotations as notes
+from ipam.errors import BadAnnotation
+from ipam.jsontext import parse_json
+from ipam.multus import NETWORK_STATUS, NETWORKS
 
 
 class NameMeta(WireStruct):
@@ -75,6 +78,44 @@ class PodView(KubeObject):
         return msgspec.to_builtins(found) if found is not None else {}
 
 
+class InterfaceNotes(WireStruct):
+    """What Multus was asked to attach to a pod, and what it says that it attached."""
+
+    asked: str | UnsetType = msgspec.field(name=NETWORKS, default=UNSET)
+    attached: str | UnsetType = msgspec.field(name=NETWORK_STATUS, default=UNSET)
+
+
+class InterfacesMeta(NameMeta):
+    annotations: InterfaceNotes | None = None
+
+
+class PodInterfaces(KubeObject):
+    """A pod on its node with its addresses, and whether those are all it may have. Read when it is asked for, never kept."""
+
+    api_version: str = constant("v1")
+    kind: str = constant("Pod")
+    metadata: InterfacesMeta = InterfacesMeta()  # type: ignore[assignment]  # a part of ObjectMeta: see above
+    spec: PodPlace = PodPlace()
+    status: PodAddresses = PodAddresses()
+
+    @property
+    def tells_all(self) -> bool:
+        """Whether `podIPs`, which are those of `eth0`, are all addresses that the pod can have: it has them, and no other interface."""
+        found = self.metadata.annotations
+        if not self.status.pod_ips or (found is not None and found.asked):
+            return False
+        return found is None or not found.attached or _count(found.attached) <= 1
+
+
+def _count(attached: str) -> float:
+    """How many interfaces Multus tells of; without bound if that cannot be read."""
+    try:
+        listed = parse_json(attached, NETWORK_STATUS)
+    except BadAnnotation:
+        return float("inf")
+    return len(listed) if isinstance(listed, list) else float("inf")
+
+
 class AddressView(WireStruct):
     """Addresses of one interface; `ipv4` and `ipv6` are with prefix length."""
 
@@ -108,4 +149,5 @@ class EndpointView(KubeObject):
 
 
 POD_VIEW = Kind("", "v1", "Pod", "pods", "pod", True, PodView, has_status=True)
+POD_INTERFACES = Kind("", "v1", "Pod", "pods", "pod", True, PodInterfaces, has_status=True)
 ENDPOINT_VIEW = Kind(GROUP, VERSION, "SpiderEndpoint", "spiderendpoints", "spiderendpoint", True, EndpointView)

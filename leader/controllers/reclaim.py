@@ -1,4 +1,8 @@
-"""Forced reclaim (design.md section 4, point 6): `ipam.reclaim` decides, this reads and writes what it asks for, one node after the other."""
+"""Forced reclaim (design.md section 4, point 6): `ipam.reclaim` decides, this reads and writes what it asks for, one node after the other.
+
+A node whose silence calls for requests gets its turn by the allowance that all sweeps share. Who got none in one pass is the first of the next;
+late is always safe here, since every waiting time is a least one.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import structlog
 
 from adapters.clock import Clock
 from adapters.entropy import Entropy
-from adapters.kube.store import Outcome, Stored, Unknown
+from adapters.kube.store import Outcome, Stored, StoreError, Unknown
 from crds.core import NODE, Node
 from crds.meta import UNSET, ObjectMeta
 from crds.nephila import IP_NODE, FenceMark, IPNode, IPNodeSpec
@@ -21,8 +25,9 @@ from ipam.lease import LeaseRefused
 from ipam.reclaim import Beat, Mailbox, Marked, Policy, Remembered, Rules, Standing, State, Uses
 from ipam.slots import Page, SlotId
 from leader.announce import Announcer
+from leader.loop import Allowance
 from leader.sight import Sight, addresses_of, heartbeat_of, slot_of
-from leader.views import POD_VIEW
+from leader.views import POD_INTERFACES
 from leader.writing import Writer
 
 log = structlog.get_logger(__name__)
@@ -37,7 +42,14 @@ Leases = list[tuple[Page, Lease]]
 
 class Reclaim:
     def __init__(
-        self, sight: Sight, writer: Writer, clock: Clock, entropy: Entropy, rules: Rules, announcer: Announcer
+        self,
+        sight: Sight,
+        writer: Writer,
+        clock: Clock,
+        entropy: Entropy,
+        rules: Rules,
+        announcer: Announcer,
+        allowance: Allowance,
     ) -> None:
         self._sight = sight
         self._writer = writer
@@ -45,26 +57,46 @@ class Reclaim:
         self._entropy = entropy
         self._rules = rules
         self._announcer = announcer
+        self._allowance = allowance
+        self._late = ""  # the first node that got no turn in the last pass
         self.states: dict[str, State] = {}
         self.successions: dict[str, State] = {}
         self.taken = 0
 
     async def work(self) -> None:
-        """One pass over all nodes. Raises StoreError, Deposed."""
+        """One pass over all nodes. Raises Deposed, and at the end the first StoreError: what one node meets keeps no other waiting."""
         leases = self._sight.leases_by_node()
         names = {*leases, *(mailbox.name for mailbox in self._sight.mailboxes)}
         for gone in set(self.states) - names:
             self.states.pop(gone)
             self.successions.pop(gone, None)
-        for number, name in enumerate(sorted(names)):
+        first, self._late = self._late, ""
+        failures: list[StoreError] = []
+        for number, name in enumerate(sorted(names, key=lambda name: (name < first, name))):
             if number % YIELD_EVERY == 0:
                 await self._clock.sleep(0)  # 5,000 nodes must not hold up a recall
-            await self._node(name, leases.get(name, []))
+            try:
+                await self._node(name, leases.get(name, []))
+            except StoreError as error:
+                failures.append(error)
+                log.warning("reclaim_failed", node=name, error=str(error))
+        if failures:
+            raise failures[0]
+
+    def _may_ask(self, name: str) -> bool:
+        """Whether requests may be spent on this node in this pass."""
+        if self._allowance.take():
+            return True
+        self._late = self._late or name
+        return False
 
     async def _node(self, name: str, leases: Leases) -> None:
         state = self.states.get(name)
         stored = self._sight.mailboxes.get(name)
-        if isinstance(state, Remembered | Marked):
+        asking = isinstance(state, Remembered | Marked)
+        if asking:
+            if not self._may_ask(name):
+                return
             stored = await self._writer.store.get(IP_NODE, name)  # our own write may not have reached the copy yet
         mailbox = _view(stored)
         now = self._clock.now()
@@ -72,6 +104,8 @@ class Reclaim:
         standing = self._standing(name, mailbox)
         if isinstance(state, Remembered) and standing is Standing.PRESENT and self._rules.policy is Policy.NEVER:
             state = reclaim.watch(mailbox, now)
+        if isinstance(state, Remembered) and not asking and not self._may_ask(name):
+            return
         self.states[name] = state
         if isinstance(state, Remembered):
             self.states[name] = await self._mark(name, state)
@@ -117,10 +151,12 @@ class Reclaim:
         return reclaim.marked(state, found, self._clock.now())
 
     async def unmark(self) -> None:
-        """Remove marks that were answered. Lazy: an answered mark fences nobody."""
+        """Remove marks that were answered, some at each call. Lazy: an answered mark fences nobody. Raises StoreError, Deposed."""
         for stored in self._sight.mailboxes:
             mailbox = _view(stored)
             if mailbox is not None and mailbox.mark and not mailbox.standing_mark:
+                if not self._allowance.take():
+                    return
                 await self._writer.patch(IP_NODE, stored, {"spec": {"fence": None}})
 
     # Taking ----------------------------------------------------------------------------------------------------------------------------
@@ -168,10 +204,13 @@ class Reclaim:
         return reclaim.taken(state, before, after)
 
     async def _uses(self, name: str, standing: Standing) -> Uses:
-        """What is known of the pods of that node: their list is read now, their addresses come from podIPs and SpiderEndpoints."""
+        """What is known of the pods of that node: their list is read now, their addresses come from podIPs and SpiderEndpoints.
+
+        podIPs tell of `eth0` alone, which another CNI may serve: they account for a pod only if it has no other interface.
+        """
         if standing in (Standing.GONE, Standing.OUT_OF_SERVICE):
             return Uses({}, frozenset())
-        pods = (await self._writer.store.list(POD_VIEW, fields=f"spec.nodeName={name}")).items
+        pods = (await self._writer.store.list(POD_INTERFACES, fields=f"spec.nodeName={name}")).items
         holders: dict[SlotId, frozenset[str]] = {}
         placed: set[str] = set()
         domains = {pool.domain for pool in self._sight.book.catalog} | {""}
@@ -179,7 +218,6 @@ class Reclaim:
 
         def record(slot: SlotId, uid: str) -> None:
             holders[slot] = holders.get(slot, frozenset()) | {uid}
-            placed.add(uid)
 
         for endpoint in self._sight.endpoints_on(name):
             if endpoint.status is not UNSET:
@@ -188,7 +226,10 @@ class Reclaim:
                         known = catalog.get(pool)
                         for domain in [known.domain] if known else domains:
                             record(slot_of(address, domain), endpoint.status.current.uid)
+                            placed.add(endpoint.status.current.uid)
         for pod in pods:
+            if pod.tells_all:
+                placed.add(pod.uid)
             for ip in pod.status.pod_ips or ():
                 address = Address.parse(ip.ip)
                 for domain in domains:  # podIPs do not say which L2 domain: protect the address in all
@@ -208,7 +249,7 @@ class Reclaim:
             return
         state = reclaim.succeeded(self.successions.get(name) or reclaim.watch(mailbox, now), mailbox, leases, now)
         self.successions[name] = state
-        if isinstance(state, Marked) and reclaim.is_ripe(state, self._rules, now):
+        if isinstance(state, Marked) and reclaim.is_ripe(state, self._rules, now) and self._may_ask(name):
             after = await self._take(name, state, Standing.REPLACED)
             self.successions[name] = after
             foreign = [(page, lease) for page, lease in leases if lease.node.uid != beat.node_uid]
@@ -222,7 +263,9 @@ class Reclaim:
         if state is None or since is None or now - since < self._rules.wait_s:
             return
         started = state.since if not isinstance(state, Remembered) else now
-        if now - started < self._rules.wait_s or await self._writer.store.get(NODE, stored.name) is not None:
+        if now - started < self._rules.wait_s or not self._may_ask(stored.name):
+            return
+        if await self._writer.store.get(NODE, stored.name) is not None:
             return
         if await self._writer.delete(IP_NODE, stored):
             log.info("mailbox_removed", node=stored.name)

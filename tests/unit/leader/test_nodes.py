@@ -18,6 +18,8 @@ from ipam import lease
 from ipam.blocks import Block, Holder, NodeRef, PinOwner
 from ipam.reclaim import Marked
 from ipam.slots import SlotId
+from leader import leader as leader_module
+from leader import loop as leader_loop
 from leader.config import ReclaimSettings
 from leader.controllers.reclaim import CONFIRMED
 from leader.leader import Leader
@@ -215,6 +217,97 @@ async def test_a_pod_without_a_known_address_protects_every_unrecorded_slot(lab:
         await lab.store.delete(POD, "starting", namespace="default")
         await wait_for(lambda: _is_one_bit(lab))
         assert address
+
+
+async def settle_elsewhere(lab: Lab, annotations: dict[str, str] | None) -> None:
+    """A pod of n1 that runs with an address which is not ours: its `eth0` is another CNI's."""
+    await lab.pod("elsewhere", "n1", annotations)
+    status = {"phase": "Running", "podIPs": [{"ip": "172.16.0.9"}]}
+    assert isinstance(
+        await lab.store.patch(POD, "elsewhere", {"status": status}, namespace="default", subresource="status"), Stored
+    )
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        {"k8s.v1.cni.cncf.io/networks": "default/underlay"},
+        {"k8s.v1.cni.cncf.io/network-status": '[{"name": "other"}, {"name": "default/underlay", "interface": "net1"}]'},
+    ],
+)
+async def test_a_second_interface_that_no_record_tells_of_protects_every_unrecorded_slot(
+    lab: Lab, annotations: dict[str, str]
+) -> None:
+    _, before = await dead_node_with_a_pod(lab)
+    await settle_elsewhere(lab, annotations)
+    async with leader(lab, "n2", reclaim=QUICK):
+        await asyncio.sleep(2.0)
+        assert await leased(lab, "n1") == before
+        await lab.store.delete(POD, "elsewhere", namespace="default")
+        await wait_for(lambda: _is_one_bit(lab))
+
+
+async def test_a_pod_whose_only_interface_is_another_cnis_protects_nothing(lab: Lab) -> None:
+    await dead_node_with_a_pod(lab)
+    await settle_elsewhere(lab, {"k8s.v1.cni.cncf.io/network-status": '[{"name": "other", "interface": "eth0"}]'})
+    async with leader(lab, "n2", reclaim=QUICK):
+        await wait_for(lambda: _is_one_bit(lab))
+
+
+async def two_dead_nodes(lab: Lab) -> None:
+    for name in ("n0", "n1"):
+        if name == "n0":
+            await lab.node(name)
+        async with lab.agent(name, lease=SHORT) as agent:
+            await add(agent, f"c-{name}", await lab.pod(f"p-{name}", name))
+            await endpoint_settled(agent)
+            await eventually(lambda agent=agent: len(agent.stock) > 1)
+
+
+async def _one_bit_of(lab: Lab, node: str) -> bool:
+    return (await leased(lab, node)).bit_count() == 1
+
+
+async def test_a_node_whose_objects_cannot_be_read_keeps_no_other_waiting(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_loop, "BACKOFF_S", (0.05, 0.1))
+    await two_dead_nodes(lab)
+    before = await leased(lab, "n0")
+    broken = True
+
+    async def fault(call: Call) -> NotSent | None:
+        return NotSent() if broken and (call.verb, call.name) == ("get", "n0") else None
+
+    async with leader(lab, "n2", reclaim=QUICK, store=MemoryStore(lab.cluster, fault=fault)) as boss:
+        assert boss.reign is not None
+        await wait_for(lambda: _one_bit_of(lab, "n1"), 15.0)
+        assert await leased(lab, "n0") == before
+        assert boss.reign.loop("reclaim").failures > 0
+        broken = False
+        await wait_for(lambda: _one_bit_of(lab, "n0"), 15.0)
+
+
+async def test_silent_nodes_are_asked_for_at_a_bounded_rate_and_each_in_its_turn(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(leader_module, "SWEEPS_PER_S", 10.0)
+    monkeypatch.setattr(leader_module, "SWEEP_BURST", 1.0)
+    await two_dead_nodes(lab)
+    asked: list[str] = []
+
+    async def fault(call: Call) -> None:
+        if (call.verb, call.kind) == ("get", IP_NODE):
+            asked.append(call.name)
+
+    fast = ReclaimSettings(agent_lease_s=0.5, grace_s=0.1, period_s=0.005)
+    async with leader(lab, "n2", reclaim=fast, store=MemoryStore(lab.cluster, fault=fault)):
+        await wait_for(lambda: _one_bit_of(lab, "n0"), 10.0)
+        await wait_for(lambda: _one_bit_of(lab, "n1"), 10.0)
+        asked.clear()
+        await asyncio.sleep(1.0)
+        assert len(asked) <= 2 * 12  # ten turns, and one saved; a turn looks at the mailbox twice
+        assert {"n0", "n1"} == set(asked)
 
 
 async def touch(lab: Lab, node: NodeRef) -> None:
