@@ -110,4 +110,7 @@ class Reconciler:
 
 
 def _will_never_run(pod: Pod | None, uid: str) -> bool:
-    return pod is None or pod.uid != uid or (pod.status.phase in FINISHED and pod.spec.restart_policy != "Always")
+    """A final phase is final whatever `restartPolicy` says: that is about containers. The kubelet starts no pod anew that is Succeeded or Failed
+    (evicted, over its deadline, shut down with its node); one whose containers it restarts stays Running.
+    """
+    return pod is None or pod.uid != uid or pod.status.phase in FINISHED

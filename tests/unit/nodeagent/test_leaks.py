@@ -8,7 +8,7 @@ import pytest
 
 from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.core import POD
-from tests.unit.nodeagent.harness import Lab, add, eventually
+from tests.unit.nodeagent.harness import FAST, Lab, add, eventually
 
 
 @pytest.fixture
@@ -49,19 +49,40 @@ async def test_a_living_pod_keeps_its_address_even_without_a_sandbox(lab: Lab) -
         assert await add(agent, "c2", pod) == address
 
 
-async def test_a_finished_job_pod_is_freed_and_a_restarting_one_is_not(lab: Lab) -> None:
+async def test_a_pod_of_a_final_phase_is_freed_whatever_its_restart_policy_and_a_crashed_one_is_not(lab: Lab) -> None:
+    """The kubelet starts no pod again whose phase is final. An evicted pod of a Deployment is Failed, and its object lingers for days."""
+    ends = {
+        "job": ("Never", {"phase": "Succeeded"}),
+        "evicted": ("Always", {"phase": "Failed", "reason": "Evicted"}),
+        "overdue": ("OnFailure", {"phase": "Failed", "reason": "DeadlineExceeded"}),
+        "shutdown": ("Always", {"phase": "Succeeded"}),
+        "crashed": ("Always", {"phase": "Running"}),
+    }
     async with lab.agent("n1") as agent:
-        for name, policy in (("job", "Never"), ("web", "Always")):
+        for name, (policy, status) in ends.items():
             pod = await lab.create(
                 POD,
                 metadata={"name": name, "namespace": "default"},
                 spec={"nodeName": "n1", "restartPolicy": policy},
             )
             await add(agent, f"c-{name}", pod)
-            await lab.store.patch(
-                POD, name, {"status": {"phase": "Succeeded"}}, namespace="default", subresource="status"
-            )
-        await eventually(lambda: [a.pod for a in agent.allocator.all()] == ["web"])
+            await lab.store.patch(POD, name, {"status": status}, namespace="default", subresource="status")
+        await eventually(lambda: [a.pod for a in agent.allocator.all()] == ["crashed"])
+        await asyncio.sleep(2 * FAST.leak_confirm_s)
+        assert agent.reconciler.candidates == 0
+
+
+async def test_an_evicted_pod_whose_sandbox_lives_keeps_its_address(lab: Lab) -> None:
+    async with lab.agent("n1") as agent:
+        pod = await lab.pod("p", "n1")
+        lab.sandboxes.alive.add("/run/netns/c1")
+        await add(agent, "c1", pod)
+        evicted = {"status": {"phase": "Failed", "reason": "Evicted"}}
+        await lab.store.patch(POD, "p", evicted, namespace="default", subresource="status")
+        await asyncio.sleep(4 * FAST.leak_confirm_s)
+        assert len(agent.allocator.all()) == 1
+        lab.sandboxes.alive.clear()
+        await eventually(lambda: agent.allocator.all() == ())
 
 
 async def test_a_pod_recreated_under_its_name_does_not_shield_the_old_ones_address(lab: Lab) -> None:
