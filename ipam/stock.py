@@ -53,6 +53,7 @@ class Held:
     """One slot of the node's leases. `suspect`: taken by force from another node; never usable without a full probe.
 
     `unseen`: no interface of this node is on its segment, so that it is used without proof, unless it is suspect.
+    `accused`: somebody was heard to use it after it was set aside for an identity, and no proof was begun since.
     """
 
     slot: SlotId
@@ -63,6 +64,7 @@ class Held:
     clear_at: float = NEVER
     suspect: bool = False
     unseen: bool = False
+    accused: bool = False
 
 
 @dataclass(slots=True)
@@ -219,6 +221,7 @@ class Stock:
         """Nobody but the identity that it is pinned to, or about to be, may have this slot. One that is not free stays as it is."""
         held = self._held.get(slot)
         if held is not None and held.state in FREE_STATES:
+            held.accused = False
             self._move(held, State.PINNED)
 
     def pinned(self) -> tuple[Held, ...]:
@@ -289,13 +292,23 @@ class Stock:
             held.suspect = True
 
     def accuse(self, slot: SlotId) -> bool:
-        """Somebody else uses the address. True if it was free here and is quarantined now; an allocated one stays (it is defended)."""
+        """Somebody else uses the address. True if it was free here and is quarantined now; an allocated one stays (it is defended), and so does
+        one that is set aside, which is remembered as accused: its identity must not start with it now.
+        """
         held = self._held.get(slot)
+        if held is not None and held.state is State.PINNED:
+            held.accused = True
         if held is None or held.state not in FREE_STATES:
             return False
         held.clear_at = NEVER
         self._move(held, State.QUARANTINED)
         return True
+
+    def absolve(self, slot: SlotId) -> None:
+        """A new proof of an address that is set aside begins: only what is heard from now on counts against it."""
+        held = self._held.get(slot)
+        if held is not None:
+            held.accused = False
 
     def lift(self, slot: SlotId, now: float) -> None:
         """The quarantine is over: the slot is free again, and unproven."""

@@ -163,8 +163,9 @@ class PinnedAdd:
             log.info("slot_pinned", address=str(slot), pod=f"{self._pod.namespace}/{self._pod.name}")
 
     def still_ours(self, picks: Iterable[Held]) -> None:
-        """Right before the grant, after all the waiting. Raises PinnedElsewhere if a slot was taken away meanwhile, or may have been: whoever
-        finds our pod gone from the API, and the address silent, watches its pin for longer than this before it takes it (`evidence.WATCH_S`).
+        """Right before the grant, after all the waiting. Raises PinnedElsewhere if somebody was heard to use a slot meanwhile (the frames of the
+        probe before may have been lost), or if a slot was taken away, or may have been: whoever finds our pod gone from the API, and the address
+        silent, watches its pin for longer than this before it takes it (`evidence.WATCH_S`).
         """
         if self._pins.clock.now() - self._written_at > GRANT_S:
             raise PinnedElsewhere(
@@ -174,6 +175,11 @@ class PinnedAdd:
         for held in picks:
             if not self._is_kept(held.slot):
                 raise PinnedElsewhere(f"{held.slot} left this node meanwhile", hint="the kubelet tries again")
+            if held.accused and not self._keeper.is_shared(held.slot):  # of a migration the source is heard, rightly
+                raise PinnedElsewhere(
+                    f"somebody was heard to use {held.slot} since it was found silent",
+                    hint="the kubelet tries again, and it is tested again",
+                )
 
     # Finding -------------------------------------------------------------------------------------------------------------------------
 
@@ -245,6 +251,7 @@ class PinnedAdd:
         evidence = self._pins.evidence
         while True:
             block = await self._keeper.look(slot.page)
+            self._pins.stock.absolve(slot)
             pin = block.pin_of(self._owner)
             if pin is None or pin.slot != _ordinal(slot):
                 return None

@@ -294,6 +294,8 @@ class Verification:
             except JournalFailed as error:
                 self._failure = error  # the event loop calls us, and would only log it: `run` ends the agent
                 self._kicked()
+        elif held.state is State.PINNED and not evidence.how.is_probe:  # who probes asks, as we do
+            self._stock.accuse(slot)
 
     def _quarantine(self, held: Held, evidence: Evidence) -> None:
         if not self._stock.accuse(held.slot):

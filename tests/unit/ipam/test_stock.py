@@ -82,6 +82,18 @@ def test_an_allocated_slot_is_never_dropped_left_or_quarantined() -> None:
     assert stock.get(slot(0)).state is State.ALLOCATED  # type: ignore[union-attr]
 
 
+def test_a_slot_that_is_set_aside_stays_and_is_remembered_as_accused_until_a_new_proof_begins() -> None:
+    stock = trusting()
+    stock.set_aside(slot(0))
+    assert not stock.accuse(slot(0))
+    held = stock.get(slot(0))
+    assert held is not None
+    assert held.state is State.PINNED
+    assert held.accused
+    stock.absolve(slot(0))
+    assert not held.accused
+
+
 def test_a_leaving_slot_is_never_picked() -> None:
     stock = trusting()
     stock.leave([slot(0), slot(1), slot(2)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from crds.meta import ObjectMeta, OwnerReference
 from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT, IP_POOL, SpiderEndpoint
 from ipam import lease
-from ipam.blocks import Pin
-from ipam.slots import SlotId
+from ipam.blocks import Block, Pin
+from ipam.slots import Page, SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
 from nodeagent.refill import INTERFACE_S
@@ -410,6 +411,29 @@ async def test_a_start_that_wrote_its_pin_too_long_ago_is_refused(lab: Lab, monk
         assert (await failed(agent, http("ADD", "c1", pod)))["code"] == 11
         monkeypatch.setattr("nodeagent.pins.GRANT_S", 2.0)
         assert await add(agent, "c2", pod), "the next attempt writes it anew"
+
+
+async def test_a_pinned_address_that_is_heard_after_its_probe_is_not_granted_before_another_one(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 7514: all frames of the probe were lost, the next test heard the former pod while the other family's pin was moved, and it was granted."""
+    async with lab.agent("n1") as agent:
+        pod = await web(lab, "n1")
+        change = agent.keeper.change
+
+        async def heard(page: Page, decide: Callable[[Block], Block]) -> Block | None:
+            changed = await change(page, decide)
+            for held in agent.stock.pinned():
+                agent.stock.accuse(held.slot)
+            return changed
+
+        with monkeypatch.context() as patch:
+            patch.setattr(agent.keeper, "change", heard)
+            error = await failed(agent, http("ADD", "c1", pod))
+            assert error["code"] == 11
+            assert "was heard to use 10.6.0.1" in error["msg"]
+            assert agent.allocator.all() == ()
+        assert await add(agent, "c2", pod)
 
 
 async def test_a_start_that_does_not_end_is_the_reason_and_not_the_pools_that_were_not_read(lab: Lab) -> None:
