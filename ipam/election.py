@@ -34,12 +34,12 @@ JITTER = 1.2  # a retry may come this much later than asked
 class Timings:
     """How long others wait (`lease_s`), when the leader gives up (`renew_deadline_s`), how often it renews (`retry_s`).
 
-    Raises ValueError unless lease > deadline > retry × 1.2 > 0.
+    The leader's settings say them (`election`), and their defaults. Raises ValueError unless lease > deadline > retry × 1.2 > 0.
     """
 
-    lease_s: float = 15.0
-    renew_deadline_s: float = 10.0
-    retry_s: float = 2.0
+    lease_s: float
+    renew_deadline_s: float
+    retry_s: float
 
     def __post_init__(self) -> None:
         if not self.retry_s > 0:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ipam import election
 from ipam.election import Acquire, Candidate, Record, Renew, Rest, StepDown, Timings
 
-TIMINGS = Timings()
+TIMINGS = Timings(lease_s=15.0, renew_deadline_s=10.0, retry_s=2.0)
 
 
 def test_timings_must_leave_room_for_each_other() -> None:
