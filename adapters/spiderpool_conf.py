@@ -94,7 +94,11 @@ KEYS: tuple[Key, ...] = (
         Verdict.REPLACED,
         "the leader's `sweep`, which is always on: it removes a record only after its pod was seen gone for `sweep.orphanS`",
     ),
-    Key("enableGatewayDetection", Verdict.IGNORED, "the gateway is not probed: a pod starts whether or not it answers"),
+    Key(
+        "enableGatewayDetection",
+        Verdict.REPLACED,
+        "the agent's `probe.gateway`: gateways are asked ahead of any pod; with `require`, a pool whose gateway is silent gives no address",
+    ),
     Key("tuneSysctlConfig", Verdict.IGNORED, "no sysctl of the host is changed"),
     Key("podResourceInject", Verdict.IGNORED, "pods are not changed at admission"),
     Key("agent", Verdict.IGNORED, "`agent.networkResourcePlugin`: there is no device plugin"),
