@@ -28,7 +28,8 @@ CONFIRMED = "nephila.io/reclaim-confirmed"
 
 
 async def fence(store: Store, cluster: Cluster, node: str) -> str:
-    """Confirm the leader's fence mark on a node: an operator states that it is powered off. Returns what was done.
+    """Confirm the leader's fence mark on a node: an operator states that it is powered off. Returns what was done, and under which policy it counts:
+    the API does not tell which one the leader has.
 
     Refused while the node shows life, and as long as no mark stands: a confirmation belongs to one mark, so that it cannot outlive the silence.
     """
@@ -52,8 +53,9 @@ async def fence(store: Store, cluster: Cluster, node: str) -> str:
     outcome = await store.patch(IP_NODE, node, changes, resource_version=mailbox.resource_version)
     _require_written(outcome, f"IPNode {node}")
     return (
-        f"fence mark {mark} of node {node} is confirmed: after the wait the leader takes the addresses whose pods are gone; each is probed before "
-        f"reuse.\nAddresses of pods that still exist stay theirs. If the machine is off for good, say so to Kubernetes too:\n"
+        f"fence mark {mark} of node {node} is confirmed. This counts where the leader's reclaim.unreachable is Confirm: after the wait it then takes "
+        f"the addresses whose pods are gone; each is probed before reuse.\nWith Probe, the default, it takes them without this; with Never, "
+        f"not even now. Addresses of pods that still exist stay theirs. If the machine is off for good, say so to Kubernetes too:\n"
         f"  kubectl taint nodes {node} {OUT_OF_SERVICE}=nodeshutdown:NoExecute"
     )
 

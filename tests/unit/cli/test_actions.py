@@ -60,6 +60,8 @@ def test_the_leaders_mark_on_a_silent_node_is_confirmed(site: Site) -> None:
     entry = site.memory.read(IP_NODE, ("", "off"))
     assert entry is not None
     assert entry.object.annotations == {CONFIRMED: "3-abc"}
+    assert "counts where the leader's reclaim.unreachable is Confirm" in text
+    assert "With Probe, the default, it takes them without this; with Never, not even now." in text
     assert "kubectl taint nodes off node.kubernetes.io/out-of-service" in text
 
 
