@@ -3,13 +3,15 @@
 The MAC of a new interface is known a moment after the reply; the write waits for it, at most MAC_WAIT_S, so that it takes one and not two.
 
 The journal names the pods whose object is out of date; an entry is dropped only when the API shows what it should. So a crash, an API outage or an
-unknown outcome costs a repeat, never a loss. Bounded concurrency, back-off per entry with jitter.
+unknown outcome costs a repeat, never a loss. Bounded concurrency, back-off per entry with jitter; an entry that rests until its next try holds up
+no other.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -43,6 +45,15 @@ SETTLE_S = 0.1  # what happens to a pod within this time is told once, and not w
 MAC_WAIT_S = 1.5
 LOOK_S = 0.25  # between two looks at entries that wait for a MAC
 BACKOFF_S = (0.2, 30.0)  # first and longest pause between two tries of one entry
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """An entry about this pod could not be delivered, and is left alone until then, in the clock's seconds."""
+
+    pod_uid: str
+    until: float
+    pause_s: float
 
 
 class Outbox:
@@ -82,6 +93,7 @@ class Outbox:
         self._node = node
         self._due: dict[str, str] = {}
         self._since: dict[str, float] = {}
+        self._rests: dict[str, _Rest] = {}
         self._unsaid: set[Key] = set()  # attachments whose MAC is being learnt and was not written yet
         self._busy: set[str] = set()
         self._work = asyncio.Event()
@@ -123,6 +135,7 @@ class Outbox:
             raise ApiUnreachable(f"SpiderEndpoint {key} could not be written: {error}") from error
         self._due.pop(key, None)
         self._since.pop(key, None)
+        self._rests.pop(key, None)
         if not told:
             raise PodGone(f"pod {key} does not exist any more")
 
@@ -133,38 +146,62 @@ class Outbox:
 
     async def _worker(self) -> None:
         while True:
-            waiting = [key for key in self._due if key not in self._busy]
-            key = next((key for key in waiting if not self._waits_for_mac(key)), None)
-            if key is None and waiting:
-                await self._clock.sleep(LOOK_S)
-                continue
+            key, rest = self._next()
             if key is None:
-                self._work.clear()
-                await self._work.wait()
-                await self._clock.sleep(SETTLE_S)
+                await self._idle(rest)
                 continue
             uid = self._due.pop(key)
             self._since.pop(key, None)
             self._busy.add(key)
             try:
-                await self._deliver(key, uid)
+                await self._try(key, uid)
             finally:
                 self._busy.discard(key)
 
-    def _waits_for_mac(self, key: str) -> bool:
-        since = self._since.get(key, float("-inf"))
-        return self._clock.now() - since < MAC_WAIT_S and self._macs.is_learning(self._due[key])
+    def _next(self) -> tuple[str | None, float]:
+        """The entry to deliver now; if there is none, for how many seconds at most it stays so unless something is marked or learnt."""
+        rest = float("inf")
+        for key in self._due:
+            if key not in self._busy:
+                wait = self._wait(key)
+                if wait <= 0:
+                    return key, 0.0
+                rest = min(rest, wait)
+        return None, rest
 
-    async def _deliver(self, key: str, uid: str) -> None:
-        pause, longest = BACKOFF_S
-        while True:
-            try:
-                await self._once(key, uid)
-                return
-            except (StoreError, NephilaError) as error:
-                log.warning("endpoint_write_failed", pod=key, error=str(error))
-            await self._clock.sleep(pause * self._entropy.uniform(1.0, 2.0))
-            pause = min(2 * pause, longest)
+    def _wait(self, key: str) -> float:
+        """For how many seconds this entry rests, or may gain by waiting for a MAC."""
+        uid, now = self._due[key], self._clock.now()
+        rest = self._rests.get(key)
+        if rest is not None and rest.pod_uid == uid and rest.until > now:
+            return rest.until - now
+        since = self._since.get(key, float("-inf"))
+        return LOOK_S if now - since < MAC_WAIT_S and self._macs.is_learning(uid) else 0.0
+
+    async def _idle(self, seconds: float) -> None:
+        self._work.clear()
+        alarm = self._clock.alarm(seconds, self._work.set) if seconds < float("inf") else None
+        try:
+            await self._work.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+        await self._clock.sleep(SETTLE_S)
+
+    async def _try(self, key: str, uid: str) -> None:
+        """If it fails it is due again, after a pause; unless it was marked meanwhile for a newer pod, which need not pay for this one."""
+        try:
+            await self._once(key, uid)
+        except (StoreError, NephilaError) as error:
+            log.warning("endpoint_write_failed", pod=key, error=str(error))
+        else:
+            self._rests.pop(key, None)
+            return
+        first, longest = BACKOFF_S
+        before = self._rests.get(key)
+        pause = first if before is None or before.pod_uid != uid else min(2 * before.pause_s, longest)
+        self._rests[key] = _Rest(uid, self._clock.now() + pause * self._entropy.uniform(1.0, 2.0), pause)
+        self._due.setdefault(key, uid)
 
     async def _once(self, key: str, uid: str) -> bool:
         """One writer per object at a time, so that an older picture never lands after a newer one. False: the pod is gone, nothing was told."""
