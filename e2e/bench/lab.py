@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,31 +118,39 @@ def started() -> Iterator[Agent]:
     """API server and agent as their own processes, on loopback, with their files on tmpfs."""
     with tempfile.TemporaryDirectory(prefix="nephila-bench-", dir="/dev/shm") as place, contextlib.ExitStack() as stack:
         run = Path(place)
-        port = _free_port()
+        port = free_port()
         url = f"http://127.0.0.1:{port}"
         crds = ["--crds", str(ROOT / "crds/yaml")]
-        stack.enter_context(_running("e2e.apiserver", "--port", str(port), *crds, log=run / "apiserver.log"))
+        stack.enter_context(running("e2e.apiserver", "--port", str(port), *crds, log=run / "apiserver.log"))
         cluster = Cluster(url)
-        _until(lambda: bool(cluster.call("GET", "/version")), "the embedded API server")
-        cluster.prepare()
-        settings = {
-            "node": NODE,
-            "socket": str(run / "nephila.sock"),
-            "stateDir": str(run / "state"),
-            "api": {"url": url},
-            "logLevel": "warning",
-            "lease": {"heartbeatS": 1.0, "cooldownS": 1.0, "cooldownFloorS": 0.5},
-        }
-        config = run / "agent.yaml"
-        config.write_text(json.dumps(settings))
-        process = stack.enter_context(_running("nodeagent", "--config", str(config), log=run / "agent.log"))
+        until(lambda: bool(cluster.call("GET", "/version")), "the embedded API server")
+        yield stack.enter_context(agent_at(url, run))
+
+
+@contextlib.contextmanager
+def agent_at(url: str, run: Path) -> Iterator[Agent]:
+    """One agent, its node and its pool, on an embedded API server that is there already; its files are in `run`."""
+    cluster = Cluster(url)
+    cluster.prepare()
+    settings = {
+        "node": NODE,
+        "socket": str(run / "nephila.sock"),
+        "stateDir": str(run / "state"),
+        "api": {"url": url},
+        "logLevel": "warning",
+        "lease": {"heartbeatS": 1.0, "cooldownS": 1.0, "cooldownFloorS": 0.5},
+    }
+    config = run / "agent.yaml"
+    config.write_text(json.dumps(settings))
+    with running("nodeagent", "--config", str(config), log=run / "agent.log") as process:
         agent = Agent(process, run / "nephila.sock", cluster)
-        _until(lambda: bool(cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{NODE}")), "the agent")
+        until(lambda: bool(cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{NODE}")), "the agent")
         yield agent
 
 
 @contextlib.contextmanager
-def _running(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(module: str, *arguments: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m module` until the block ends, at most ten seconds longer."""
     with log.open("wb") as output:
         process = subprocess.Popen([sys.executable, "-m", module, *arguments], stdout=output, stderr=output, cwd=ROOT)
         try:
@@ -199,7 +207,8 @@ def compare_nearly_full(tools: Tools, agent: Agent, mode: Mode) -> list[Series]:
     )
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Of loopback; free at this moment."""
     import socket
 
     with socket.socket() as probe:
@@ -208,14 +217,15 @@ def _free_port() -> int:
         return port
 
 
-def _until(condition: Any, what: str) -> None:
-    deadline = time.monotonic() + 20
+def until(condition: Callable[[], bool], what: str, within_s: float = 20.0) -> None:
+    """Asks twenty times a second; what the server refuses meanwhile counts as no. Raises BenchError."""
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         with contextlib.suppress(OSError, ValueError):
             if condition():
                 return
         time.sleep(0.05)
-    raise BenchError(f"{what} did not come up within 20 s")
+    raise BenchError(f"{what} did not come up within {within_s:.0f} s")
 
 
 def main(*, rounds: int = 10, count: int = 50, burst: int = 100, as_json: bool = typer.Option(False, "--json")) -> None:

@@ -62,7 +62,7 @@ def measure(tools: Tools, contenders: Sequence[Contender], modes: Sequence[Mode]
         for turn in range(mode.rounds + 1):
             start = turn % len(contenders)
             for one in (*contenders[start:], *contenders[:start]):
-                for verb, batch in _round(tools, one, mode, number):
+                for verb, batch in one_round(tools, one, mode, number):
                     if turn > 0:
                         table[one.name, verb].take(batch)
                 number += mode.count
@@ -72,7 +72,7 @@ def measure(tools: Tools, contenders: Sequence[Contender], modes: Sequence[Mode]
     return found
 
 
-def _round(tools: Tools, one: Contender, mode: Mode, first: int) -> list[tuple[str, Batch]]:
+def one_round(tools: Tools, one: Contender, mode: Mode, first: int) -> list[tuple[str, Batch]]:
     """ADDs for new pods, then their DELs; numbers never repeat in a run, as container ids never do."""
     one.create(first, mode.count)
     try:

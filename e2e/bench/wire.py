@@ -26,7 +26,7 @@ from adapters.entropy import SystemEntropy
 from adapters.frames import FrameSocket
 from e2e.bench import contenders, flood, report
 from e2e.bench.__main__ import OUTDIR
-from e2e.bench.lab import ROOT, Cluster, _free_port, _running, _until
+from e2e.bench.lab import ROOT, Cluster, free_port, running, until
 from e2e.bench.measure import Mode, Series, measure
 from e2e.bench.segment import GATEWAY, INTERFACE, Segment, inside, segment
 from e2e.bench.spawning import BenchError, build_tools
@@ -108,11 +108,11 @@ class Node:
 def nodes() -> Iterator[list[Node]]:
     """Two agents on one API server, both in this namespace: one verifies, the other does not."""
     with tempfile.TemporaryDirectory(prefix="nephila-wire-", dir="/dev/shm") as place, contextlib.ExitStack() as stack:
-        run, port = Path(place), _free_port()
+        run, port = Path(place), free_port()
         crds = ["--crds", str(ROOT / "crds/yaml")]
-        stack.enter_context(_running("e2e.apiserver", "--port", str(port), *crds, log=run / "apiserver.log"))
+        stack.enter_context(running("e2e.apiserver", "--port", str(port), *crds, log=run / "apiserver.log"))
         cluster = Cluster(f"http://127.0.0.1:{port}")
-        _until(lambda: bool(cluster.call("GET", "/version")), "the embedded API server")
+        until(lambda: bool(cluster.call("GET", "/version")), "the embedded API server")
         cluster.call("POST", "/api/v1/namespaces", {"metadata": {"name": contenders.NAMESPACE}})
         spec = {"subnet": "10.100.0.0/16", "ips": ["10.100.1.0-10.100.127.250"], "gateway": GATEWAY, "default": True}
         path = "/apis/spiderpool.spidernet.io/v2beta1/spiderippools"
@@ -122,7 +122,7 @@ def nodes() -> Iterator[list[Node]]:
 
 def _node(stack: contextlib.ExitStack, run: Path, cluster: Cluster, port: int, name: str, kind: str) -> Node:
     cluster.call("POST", "/api/v1/nodes", {"metadata": {"name": name}})
-    health = f"127.0.0.1:{_free_port()}"
+    health = f"127.0.0.1:{free_port()}"
     settings = {
         "node": name,
         "parent": INTERFACE if kind == ON else "",
@@ -137,8 +137,8 @@ def _node(stack: contextlib.ExitStack, run: Path, cluster: Cluster, port: int, n
     (run / name).mkdir()
     config = run / f"{name}.yaml"
     config.write_text(json.dumps(settings))
-    process = stack.enter_context(_running("nodeagent", "--config", str(config), log=run / f"{name}.log"))
-    _until(lambda: bool(cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{name}")), f"the agent of {name}")
+    process = stack.enter_context(running("nodeagent", "--config", str(config), log=run / f"{name}.log"))
+    until(lambda: bool(cluster.call("GET", f"/apis/nephila.io/v1alpha1/ipnodes/{name}")), f"the agent of {name}")
     return Node(name, kind, process, run / name / "nephila.sock", health, cluster)
 
 

@@ -64,6 +64,18 @@ def timing(values: Iterable[float]) -> Timing:
     return Timing(len(ordered), round(rank(0.5), 3), round(rank(0.99), 3), round(ordered[-1], 3))
 
 
+UNAFFECTED_RATIO, UNAFFECTED_MS = 3.0, 250.0
+
+
+def still_unaffected_ms(before_p99_ms: float) -> float:
+    """The highest p99 that still counts as unaffected: three times what it was before, and 250 ms in any case.
+
+    The absolute part is for machines with few cores, where a p99 is how long a process waited for one; it is far below any wait for an
+    address, or for a leader.
+    """
+    return max(UNAFFECTED_RATIO * before_p99_ms, UNAFFECTED_MS)
+
+
 @dataclass(slots=True)
 class Ledger:
     """Grows only; readers look at it between two events of the loop."""
