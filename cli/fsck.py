@@ -2,6 +2,9 @@
 
 What only agents know (their journals) is not in the API; a pod's SpiderEndpoint or `podIPs` stands for its allocation. Objects are read one kind
 after the other, so a cluster at work can look inconsistent for a moment: the caller reads twice and keeps what both pictures show (`lasting`).
+
+Not checked: I3 and I5, which are about the order of events, and I8 (no stranding). What nodes want and have free is in their `IPNode.status`, but as
+old as a heartbeat, 30 s, and without saying how long an ADD waits or which free addresses it may use: a healthy cluster would look stranded.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from cli.words import count
 from crds.convert import ordinals
 from crds.core import StatefulSet
 from crds.identities import CLAIM, MACHINE
+from crds.meta import UNSET
 from ipam.blocks import NodeRef, PinOwner
 from ipam.invariants import Allocation, EndpointAddress, Facts, Violation, violations
 from ipam.owners import is_wanted_ordinal
@@ -83,6 +87,7 @@ def facts_of(cluster: Cluster, sets: Sequence[StatefulSet] | None) -> Facts:
         nodes=frozenset(nodes.values()),
         live_pods=frozenset(pod.uid for pod in cluster.pods if pod.status.phase not in FINISHED),
         living_owners=None if sets is None else _living(cluster, sets),
+        recordable=None if sets is None else _recordable(cluster, sets),
         effective={pool.name: (pool.domain, cluster.effective[pool.name]) for pool in cluster.catalog},
         lock_term=cluster.lock.spec.term if cluster.lock else None,
         wall=cluster.wall,
@@ -116,6 +121,22 @@ def _living(cluster: Cluster, sets: Sequence[StatefulSet]) -> frozenset[PinOwner
             if present:
                 living.add(owner)
     return frozenset(living)
+
+
+def _recordable(cluster: Cluster, sets: Sequence[StatefulSet]) -> frozenset[str]:
+    """Whose SpiderEndpoints may stand, as the leader judges it before it removes one. Of machines nothing is known here: theirs may."""
+    wanted = {(item.namespace, item.name): ordinals(item) for item in sets if not item.deleting}
+    found = set(cluster.pod_of_uid)
+    for endpoint in cluster.endpoints:
+        if endpoint.status is UNSET:
+            continue
+        kind, owner = endpoint.status.owner_controller_type, endpoint.status.owner_controller_name
+        kept = kind == MACHINE and owner == endpoint.name
+        if kind == "StatefulSet" and (size := wanted.get((endpoint.namespace, owner))) is not None:
+            kept = is_wanted_ordinal(endpoint.name, set_name=owner, start=size[0], replicas=size[1])
+        if kept:
+            found.add(endpoint.status.current.uid)
+    return frozenset(found)
 
 
 def _finding(violation: Violation) -> Finding:

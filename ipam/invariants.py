@@ -74,7 +74,8 @@ class Facts:
     """A picture of one moment. None or empty: not known, so not checked.
 
     `heard`: the nodes whose agents told everything (`allocations`, `held`). `nodes`: all Node objects. `live_pods`: UIDs of the pods that exist.
-    `living_owners`: identities that still exist. `effective`: what each pool may hand out. `lock_term`: the highest term a leader ever had.
+    `living_owners`: identities that still exist. `recordable`: UIDs of the pods whose SpiderEndpoint may stand: those that exist, finished or
+    not, and the last ones of identities that are wanted. `effective`: what each pool may hand out. `lock_term`: the highest term a leader ever had.
     `quiet`: nothing is under way, so that every slot must be accounted for.
     """
 
@@ -86,6 +87,7 @@ class Facts:
     nodes: frozenset[NodeRef] | None = None
     live_pods: frozenset[str] | None = None
     living_owners: frozenset[PinOwner] | None = None
+    recordable: frozenset[str] | None = None
     effective: Mapping[str, tuple[str, RangeSet]] = field(default_factory=dict)  # pool → (L2 domain, addresses)
     waiting: Sequence[Waiting] = ()
     reachable: frozenset[str] = frozenset()
@@ -197,8 +199,7 @@ def _nothing_leaks(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Viola
                 yield Violation(
                     "I7", str(item.slot), f"allocated on {item.node.name} to pod {item.pod_uid}, which is gone"
                 )
-    if facts.heard:
-        yield from _orphaned_endpoints(facts)
+    yield from _orphaned_endpoints(facts)
 
 
 def _leaked_slots(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:
@@ -226,13 +227,16 @@ def _accounted(slot: SlotId, node: NodeRef, item: HeldSlot | None, wall: float |
 
 
 def _orphaned_endpoints(facts: Facts) -> Iterator[Violation]:
+    """By what agents tell, once all have told; and by which pods and identities there are."""
     heard = {node.name for node in facts.heard}
     allocated = {(item.slot, item.pod_uid) for item in facts.allocations}
-    complete = facts.nodes is not None and {node.name for node in facts.nodes} <= heard
-    for endpoint in facts.endpoints if complete else ():
-        if (endpoint.slot, endpoint.pod_uid) not in allocated:
-            who = f"SpiderEndpoint {endpoint.namespace}/{endpoint.name}"
+    complete = bool(heard) and facts.nodes is not None and {node.name for node in facts.nodes} <= heard
+    for endpoint in facts.endpoints:
+        who = f"SpiderEndpoint {endpoint.namespace}/{endpoint.name}"
+        if complete and (endpoint.slot, endpoint.pod_uid) not in allocated:
             yield Violation("I7", str(endpoint.slot), f"{who} names it, but no agent has given it out")
+        elif facts.recordable is not None and endpoint.pod_uid not in facts.recordable:
+            yield Violation("I7", str(endpoint.slot), f"{who} names it for pod {endpoint.pod_uid}, which is gone")
 
 
 def _no_stranding(facts: Facts, blocks: Mapping[Page, Block]) -> Iterator[Violation]:

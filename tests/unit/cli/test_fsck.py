@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from cli.fsck import check, lasting, report, report_text
-from crds.core import STATEFUL_SET
+from crds.core import POD, STATEFUL_SET
+from crds.spiderpool import ENDPOINT
 from tests.unit.cli.world import Site
 
 
@@ -81,6 +84,50 @@ def test_leaks_are_looked_for_only_when_nothing_is_under_way(site: Site) -> None
     assert len(texts) == 2
     assert any("removed" in text for text in texts)
     assert any("db-7" in text for text in texts)
+
+
+def leaks(site: Site) -> list[str]:
+    sets = asyncio.run(site.store.list(STATEFUL_SET)).items
+    return [f"{item.invariant} {item.subject}: {item.text}" for item in check(site.cluster(), sets)]
+
+
+def test_a_record_whose_pod_is_gone_is_a_leak(site: Site) -> None:
+    gone = site.served("gone", "10.6.0.11/24", "office")
+    assert leaks(site) == []
+    asyncio.run(site.store.delete(POD, "gone", namespace="default"))
+    assert leaks(site) == [f"I7 10.6.0.11: SpiderEndpoint default/gone names it for pod {gone.uid}, which is gone"]
+    assert found(site) == []  # it may be on its way out
+
+
+@pytest.mark.parametrize(
+    ("kind", "owner", "name", "kept"),
+    [
+        ("StatefulSet", "db", "db-0", True),
+        ("StatefulSet", "db", "db-7", False),
+        ("StatefulSet", "other", "other-0", False),
+        ("VirtualMachineInstance", "vm", "vm", True),
+        ("VirtualMachineInstance", "vm", "virt-launcher-vm-x", False),
+        ("ReplicaSet", "web", "web-x", False),
+    ],
+)
+def test_the_record_of_an_identity_that_is_wanted_is_no_leak(
+    site: Site,
+    kind: str,
+    owner: str,
+    name: str,
+    kept: bool,  # noqa: FBT001  # a case of the table
+) -> None:
+    site.stateful_set("db", 1)
+    site.served(name, "10.6.0.11/24", "office")
+    changes = {"status": {"ownerControllerType": kind, "ownerControllerName": owner}}
+    site.memory.patch(ENDPOINT, ("default", name), changes, resource_version="", subresource="")
+    asyncio.run(site.store.delete(POD, name, namespace="default"))
+    assert (leaks(site) == []) is kept
+
+
+def test_the_record_of_a_pod_that_has_finished_is_no_leak(site: Site) -> None:
+    site.endpoint(site.pod("done", phase="Succeeded"), ("10.6.0.11/24", "office"))
+    assert leaks(site) == []
 
 
 def test_only_what_two_looks_show_counts(site: Site) -> None:
