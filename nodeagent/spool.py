@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -67,8 +68,9 @@ class Spool:
     def tidy(self) -> None:
         """Remove what killed shims left half-written, and all but the newest refused entries."""
         for path in self._directory.glob(".*.tmp"):
-            if self._clock.wall() - path.stat().st_mtime > STALE_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # its shim has just finished it: it has its final name now
+                if self._clock.wall() - path.stat().st_mtime > STALE_S:
+                    path.unlink()
         for path in sorted(self._directory.glob("*.refused"))[:-MAX_REFUSED]:
             path.unlink(missing_ok=True)
 

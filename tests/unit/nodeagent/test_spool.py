@@ -61,3 +61,21 @@ async def test_half_written_files_are_left_alone_until_they_are_old(lab: Lab, tm
         assert await spool.replay() == 0
         spool.tidy()
         assert (young.exists(), old.exists()) == (True, False)
+
+
+async def test_a_file_that_its_shim_finishes_during_the_look_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last step renames it, between our finding the name and our asking for its age."""
+    writing, written = tmp_path / ".00000000000000000001-7.del.tmp", tmp_path / "00000000000000000001-7.del"
+    writing.write_bytes(b"POST")
+    stat = Path.stat
+
+    def finished_first(path: Path, **given: bool) -> os.stat_result:
+        if path == writing and writing in tmp_path.iterdir():
+            writing.rename(written)
+        return stat(path, **given)
+
+    monkeypatch.setattr(Path, "stat", finished_first)
+    Spool(tmp_path, lambda request: request, SystemClock()).tidy()
+    assert list(tmp_path.iterdir()) == [written]
