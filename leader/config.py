@@ -31,7 +31,7 @@ class ElectionSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class ReclaimSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """`agent_lease_s` must not be below the `lease.leaseS` of any agent: it is how long a silent agent may go on handing out."""
+    """`agentLeaseS` must not be below the `lease.leaseS` of any agent: it is how long a silent agent may go on handing out."""
 
     agent_lease_s: float = 300.0  # not below the `lease.leaseS` of any agent
     grace_s: float = GRACE_S  # waited on top of 1.1 times agentLeaseS
@@ -94,7 +94,7 @@ class LeaderConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rena
     """Everything the leader is told at start. `warm_standby`: candidates that do not lead keep their picture of the cluster up to date, which
     costs memory and watches, and saves the time to list everything when they take over."""
 
-    node: str  # name of the node it runs on; the command line wins
+    node: str  # name of the node it runs on; `--node` on the command line wins, and stands in where the file has none
     health_address: str = ""  # "host:port" for /v1/runtime/* and /metrics; "" serves none
     page_address: str = ""  # "host:port" for the page to look at, read-only and without a login; "" serves none
     log_level: str = "info"  # one of debug, info, warning, error

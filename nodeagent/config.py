@@ -41,7 +41,7 @@ class FeatureSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
 
 
 class LeaseSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Times of the lease protocol, in seconds (docs/architecture.md, design.md section 4)."""
+    """Times of the lease protocol, in seconds (docs/concepts.md)."""
 
     heartbeat_s: float = 30.0  # between two heartbeats; a third of leaseS at most
     lease_s: float = 300.0  # without an acknowledged heartbeat for so long, the node hands out no new address
@@ -93,7 +93,7 @@ class ProbeSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, ren
 
 
 class LeaderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
-    """Whether this agent starts a leader as its child, and on which nodes: those whose labels are as in `node_selector` (empty: all)."""
+    """Whether this agent starts a leader as its child, and on which nodes: those whose labels are as in `nodeSelector` (empty: all)."""
 
     enabled: bool = False  # start a leader as a child of this agent
     config: str = "/etc/nephila/leader.yaml"  # the leader's own settings (docs/reference/leader-config.md)
@@ -110,7 +110,7 @@ class WebhookSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
 class AgentConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """Everything the agent is told at start."""
 
-    node: str  # name of this node's Node object
+    node: str  # name of this node's Node object; where the file has none, the environment variable NODE_NAME says it, as in the chart
     parent: str = (
         ""  # interface on which pods are attached; probes and announcements leave through it; "": no verification
     )

@@ -36,7 +36,7 @@ AGENT_NOTICES = by_reason(
             WARNING,
             _POD,
             "The pod's fixed address is still held by the former pod of its identity.",
-            "`nephila trace pod NAME`; a node that is gone for good: `nephila node fence NODE --confirm`",
+            "`nephila trace pod NAME`; a node that is off for good: taint it `node.kubernetes.io/out-of-service`",
         ),
         Notice(
             "NoPoolSelected",
