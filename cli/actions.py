@@ -1,7 +1,7 @@
 """The two commands that change something: `node fence` and `release`. Each write is one compare-and-swap, behind a guard.
 
 `release` never takes a slot out of a living node's lease: only that node's agent knows whether it gave the slot to a sandbox. It removes what a
-pod, a pin or a cooldown has left behind.
+pod, a pin, a cooldown or a dead node has left behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import ENDPOINT
 from ipam.blocks import Block, Cooling
 from ipam.errors import BadValue
-from ipam.lease import LeaseRefused, unpin
+from ipam.lease import LeaseRefused, absolve, unpin
 from ipam.slots import SlotId
 
 CONFIRMED = "nephila.io/reclaim-confirmed"
@@ -91,7 +91,7 @@ async def _drop_endpoint(store: Store, cluster: Cluster, holding: Holding) -> st
 
 
 async def _clean_block(store: Store, cluster: Cluster, slot: SlotId) -> list[str]:
-    """Drop the pin of an identity that does not run, and the cooldown, by one compare-and-swap on a fresh read."""
+    """Drop the suspect mark, or else the pin of an identity that does not run, and the cooldown, by one compare-and-swap on a fresh read."""
     name = slot.page.name
     try:
         stored = await store.get(IP_BLOCK, name)
@@ -111,24 +111,35 @@ async def _clean_block(store: Store, cluster: Cluster, slot: SlotId) -> list[str
 
 
 def cleaned(block: Block, slot: SlotId, cluster: Cluster) -> tuple[Block, list[str]]:
-    """The block without what may be dropped for this slot, and what that is. Pure. Raises CliError if its pin is in use."""
+    """The block without what may be dropped for this slot, and what that is. Pure. Raises CliError if its pin is in use.
+
+    A pin outlives the end of a suspect mark, which is all that keeps its identity from the address; a second `release` drops it.
+    """
     ordinal = slot.value - slot.page.base
     after, done = block, []
     pin = block.pin_at(ordinal)
-    if pin is not None:
-        for seat in (seat for seat in pin.seats if cluster.is_alive(seat.pod_uid)):
-            message = f"{slot} is pinned to {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}, which runs on {seat.node}"
+    whose = f"{pin.owner.kind} {pin.owner.namespace}/{pin.owner.name}" if pin is not None else ""
+    for seat in pin.seats if pin is not None else ():
+        if cluster.is_alive(seat.pod_uid):
+            message = f"{slot} is pinned to {whose}, which runs on {seat.node}"
             raise CliError(message, "delete the pod first", code=Exit.REFUSED)
+    if slot.bit & block.suspect & ~block.leased:
+        after = absolve(block, slot.bit)
+        kept = f"; it stays pinned to {whose}" if pin is not None else ""
+        done.append(
+            f"suspect mark cleared, on your word that nobody uses the address: it is handed out like any other{kept}"
+        )
+    elif pin is not None:
         vacant = tuple(replace(item, holder=None, source=None) if item is pin else item for item in block.pins)
         try:
             after = unpin(replace(block, pins=vacant), ordinal, pin.owner, block.term)
         except LeaseRefused as refusal:
             raise CliError(f"{slot}: {refusal}", code=Exit.REFUSED) from refusal
-        done.append(f"pin of {pin.owner.kind} {pin.owner.namespace}/{pin.owner.name} dropped: it gets another address")
+        done.append(f"pin of {whose} dropped: it gets another address")
     if not slot.bit & block.leased and slot.bit & block.cooling_at(cluster.wall):
         rest = (Cooling(entry.slots & ~slot.bit, entry.until) for entry in after.cooling)
         after = replace(after, cooling=tuple(entry for entry in rest if entry.slots), epoch=block.epoch + 1)
-        done.append("cooldown ended: the address is probed before its next use")
+        done.append("cooldown ended: the address is probed before its next use, where addresses are verified")
     return after, done
 
 
@@ -136,8 +147,10 @@ def _why_nothing(cluster: Cluster, slot: SlotId) -> str:
     block = cluster.blocks.get(slot.page)
     lease = next((lease for lease in block.leases if lease.slots & slot.bit), None) if block else None
     if block is None or lease is None:
-        return "nobody has it" + (", it is only probed before use" if block and block.suspect & slot.bit else "")
+        return "nobody has it"
     state = node_state(cluster, lease.node.name)
+    if state == "Ready" and block.suspect & slot.bit:
+        return f"node {lease.node.name} has it leased to probe it, and gives it back if it cannot"
     if state == "Ready":
         return f"node {lease.node.name} holds it ready, and gives it back when another node needs it"
     return (

@@ -237,9 +237,12 @@ def release(
     domain: Annotated[str, typer.Option(help="L2 domain of the address.", show_default=False)] = "",
     confirm: Confirm = False,
 ) -> None:
-    """Free an address from what a gone pod, pin or cooldown left behind. Refused while a living pod has it."""
+    """Free an address from what a gone pod, pin, cooldown or dead node left behind: one that was taken by force (suspect) is used without a probe
+    afterwards, where none can be made. Refused while a living pod has it."""
     if not confirm:
-        _unconfirmed(f"this removes the records that hold {address} back")
+        _unconfirmed(
+            f"this removes the records that hold {address} back; if it was taken by force from a node, it states that nobody uses it there"
+        )
     _run(context, "release", ip=address, domain=domain)
 
 

@@ -40,15 +40,17 @@ def choose_free(block: Block, usable: int, count: int, start: int, wall: float) 
     return lowest_from(ready, start, count)
 
 
-def choose_last_resort(block: Block, usable: int, count: int, wall: float) -> int:
-    """Up to `count` slots for a starving node: cooling ones, oldest first, then suspect ones. Each needs a full probe before use (I5)."""
+def choose_last_resort(block: Block, usable: int, count: int, wall: float, provable: int) -> int:
+    """Up to `count` slots for a starving node: cooling ones, oldest first, then suspect ones, each of which needs a full probe before use (I5):
+    only those that the node can probe, `provable`.
+    """
     open_slots = block.free & usable & ~block.pinned
     chosen = 0
     for entry in sorted(block.cooling, key=lambda entry: entry.until):
         chosen |= lowest_from(
             entry.slots & block.cooling_at(wall) & open_slots & ~block.suspect & ~chosen, 0, count - chosen.bit_count()
         )
-    return chosen | lowest_from(block.suspect & open_slots & ~chosen, 0, count - chosen.bit_count())
+    return chosen | lowest_from(block.suspect & provable & open_slots & ~chosen, 0, count - chosen.bit_count())
 
 
 def claim(block: Block, node: NodeRef, slots: int) -> Block:
@@ -131,6 +133,16 @@ def clear_suspect(block: Block, node: NodeRef, slots: int) -> Block:
     if not cleared:
         return block
     return _touch(replace(block, suspect=block.suspect & ~cleared), node)
+
+
+def absolve(block: Block, slots: int) -> Block:
+    """An operator states that nobody uses these suspect slots, so that no probe need show it. Pins stay. Refused if one of them is leased: its holder
+    may be probing it.
+    """
+    cleared = slots & block.suspect
+    if leased := cleared & block.leased:
+        raise LeaseRefused(f"slots {format_slots(leased)} of {block.page.name} are leased")
+    return replace(block, suspect=block.suspect & ~cleared, epoch=block.epoch + 1) if cleared else block
 
 
 def forget_expired(block: Block, wall: float) -> Block:

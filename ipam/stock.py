@@ -275,11 +275,23 @@ class Stock:
                 self._move(held, State.READY)
 
     def unsee(self, slot: SlotId) -> None:
-        """No interface of this node is on the slot's segment: no probe can prove it. A suspect one stays unproven, and is never picked here."""
+        """No interface of this node is on the slot's segment: no probe can prove it. A suspect one stays unproven, and is never picked here: it
+        has to leave (see `suspects`).
+        """
         held = self._held.get(slot)
         if held is not None and not held.unseen:
             held.unseen = True
             self._settle(held, NEVER)
+
+    def suspects(self) -> tuple[Held, ...]:
+        """Free slots that were taken by force and that no probe of ours has found silent yet."""
+        return tuple(
+            held
+            for shelf in self._shelves.values()
+            for state in FREE_STATES
+            for held in shelf.by_state[state].values()
+            if held.suspect
+        )
 
     def unseen_pools(self) -> frozenset[str]:
         """The pools of which slots are, or would be, handed out without proof."""

@@ -310,8 +310,8 @@ class Adding:
         """Wait until one of the pools that matter has something to look at. Raises when the time is over."""
         remaining = attempt.deadline - self._clock.now()
         if remaining <= 0:
-            effective = self._world.pools.effective
-            raise shortage.refusal(selection, short, self._refill.is_exhausted, effective, self._wait_s)
+            effective, refill = self._world.pools.effective, self._refill
+            raise shortage.refusal(selection, short, refill.is_exhausted, effective, self._wait_s, refill.passed_over)
         attempt.ticket = attempt.ticket or self._line.take()
         self._refill.kick()
         found = tuple(held.pool for held in picks)

@@ -28,6 +28,7 @@ from ipam.ranges import RangeSet
 from ipam.slots import Page, SlotId
 from ipam.stock import NEVER, State, Stock
 from nodeagent.blockobjects import BlockObjects
+from nodeagent.lastresort import LastResort
 from nodeagent.leaseview import LeaseView, Seen
 from nodeagent.pagesearch import PageSearch
 
@@ -53,6 +54,7 @@ class BlockKeeper(LeaseView):
         stock: Stock,
         me: NodeRef,
         pool_of: Callable[[SlotId], str],
+        last_resort: LastResort,
         cooldown_s: float = float("inf"),
     ) -> None:
         """`cooldown_s`: no address rests longer than this, whatever a stepped wall clock says."""
@@ -61,13 +63,13 @@ class BlockKeeper(LeaseView):
         self._clock = clock
         self._stock = stock
         self._pool_of = pool_of
+        self.last_resort = last_resort
         self.me = me
         self._blocks = BlockObjects(store, entropy)
         self.counters = self._blocks.counters
         self._mine = {}
-        self._outdated: set[Page] = (
-            set()
-        )  # of those, to be read before the next decision; until then the last picture still tells of pins
+        # Of those, to be read before the next decision; until then the last picture still tells of pins.
+        self._outdated: set[Page] = set()
         self._recorded = {}
         self._unsure: dict[Page, float] = {}
         self._looked_at = NEVER
@@ -112,9 +114,10 @@ class BlockKeeper(LeaseView):
             for page, mask in self._search.pages(pool, domain, addresses, self._mine):
                 if got >= urgent_for:
                     break
-                if page in looked and not lease.choose_last_resort(looked[page], mask, 1, self._clock.wall()):
+                if page in looked and not self.last_resort.choose(looked[page], mask, 1, 0, self._clock.wall()):
                     continue  # read a moment ago: not worth another read
-                got += await self._claim_on(page, mask, urgent_for - got, _last_resort, looked)
+                got += await self._claim_on(page, mask, urgent_for - got, self.last_resort.choose, looked)
+            self.last_resort.note(pool, addresses, () if got else looked.values())
         return got
 
     async def _claim_on(self, page: Page, usable: int, count: int, choose: Choose, looked: dict[Page, Block]) -> int:
@@ -279,10 +282,7 @@ class BlockKeeper(LeaseView):
             return await self._compare_and_swap(page, decide)
 
     def _turn(self, page: Page) -> asyncio.Lock:
-        turn = self._turns.get(page)
-        if turn is None:
-            turn = self._turns[page] = asyncio.Lock()
-        return turn
+        return self._turns.setdefault(page, asyncio.Lock())
 
     def _current(self, page: Page) -> Seen | None:
         """What a decision may be based on without reading: the last picture of the page, unless it is known to be outdated."""
@@ -398,12 +398,7 @@ class BlockKeeper(LeaseView):
         self._stock.hold(slot, self._pool_of(slot), now, cool_until=cool_until, suspect=bool(suspect))
         if record is not None and record.state == "leaving":
             for held in self._stock.leave([slot]):
-                held.released_at = (
-                    record.released_now if record.released_now <= now else NEVER
-                )  # else: of an earlier boot
+                # What lies ahead is of an earlier boot's clock.
+                held.released_at = record.released_now if record.released_now <= now else NEVER
         if record is not None and record.state == "quarantined":
             self._stock.accuse(slot)
-
-
-def _last_resort(block: Block, usable: int, count: int, _start: int, wall: float) -> int:
-    return lease.choose_last_resort(block, usable, count, wall)

@@ -20,6 +20,7 @@ from ipam.stock import State, Stock
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.identities import Identities, Identity
+from nodeagent.lastresort import release_command
 
 WATCH_S = 4.0  # longer than `pins.GRANT_S`, whatever the rates of the two nodes' clocks
 
@@ -80,7 +81,7 @@ class Evidence:
         if (probe := self._probe_for(slot)) is not None:
             return await probe(slot)
         if block.suspect & slot.bit:
-            return "it was taken by force from a silent node, and nothing here can probe it"
+            return f"it was taken by force from a silent node, and nothing here can probe it: is it unused, `{release_command(slot)}`"
         return ""
 
     async def is_out_of_service(self, name: str) -> bool:

@@ -10,6 +10,7 @@ from functools import partial
 
 from adapters.journal import JournalState
 from ipam.blocks import NodeRef
+from ipam.parents import Parents
 from ipam.stock import FREE_STATES, Stock, Trust
 from nodeagent import lostjournal
 from nodeagent.adding import Adding
@@ -23,6 +24,7 @@ from nodeagent.front import Front
 from nodeagent.heartbeats import Heartbeats
 from nodeagent.identities import Identities, record_of
 from nodeagent.joining import NODE_UID
+from nodeagent.lastresort import LastResort
 from nodeagent.needs import Needs, learnt_from, remembered
 from nodeagent.outbox import Outbox
 from nodeagent.ownership import Ownership
@@ -43,6 +45,7 @@ class Holdings:
     def __init__(self, config: AgentConfig, ports: Ports, state: JournalState, is_open: Callable[[], bool]) -> None:
         self._ports = ports
         clock, lease = ports.clock, config.lease
+        parents = Parents(tuple(port.parent for port in ports.segments))
         self.stock = Stock(Trust(config.probe.verify_interval_s) if ports.segments else Trust.unlimited())
         self.line = WaitingLine()
         self.world = World(ports.store, clock, ports.entropy, config.node, lambda: self.refill.kick())
@@ -58,6 +61,7 @@ class Holdings:
             self.stock,
             NodeRef(config.node, state.meta.get(NODE_UID, "").partition(" ")[0]),
             lambda slot: self.world.pools.pool_of(slot),
+            LastResort(lambda slot: parents.of_slot(slot) is not None),
             lease.cooldown_s,
         )
         self.refill = Refill(

@@ -17,7 +17,7 @@ from adapters.clock import Clock
 from adapters.waking import Kick
 from ipam import demand, lease
 from ipam.errors import ApiUnreachable
-from ipam.slots import Page
+from ipam.slots import Page, SlotId
 from ipam.stock import State, Stock
 from nodeagent.abreast import abreast
 from nodeagent.allocator import Allocator
@@ -156,6 +156,7 @@ class Refill:
         self._wake()
         if not self._is_open():
             return
+        await self._return_unprovable()
         needed = self._needs.bound(
             (a.pod_uid, a.key.ifname, grant.pool) for a in self._allocator.all() for grant in a.grants
         )
@@ -265,6 +266,15 @@ class Refill:
     def _short(self, pool: str) -> int:
         """How many more free addresses of the pool are needed here than there are."""
         return self.wanted(pool) - self._stock.count(pool, State.READY, State.UNPROVEN)
+
+    def passed_over(self, pool: str) -> tuple[SlotId, ...]:
+        """The suspect slots of the pool that are nobody's, and that nothing here can prove, as the last claim in vain found them."""
+        return self._keeper.last_resort.passed_over(pool)
+
+    async def _return_unprovable(self) -> None:
+        """Suspect slots that nothing here can prove serve nobody here: given back before anything is counted on, also while they rest."""
+        can_prove = self._keeper.last_resort.can_prove
+        await self._keeper.give_back([held.slot for held in self._stock.suspects() if not can_prove(held.slot)])
 
     async def _return_strays(self) -> None:
         """Free slots that no pool covers any more go back at once."""

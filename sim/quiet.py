@@ -34,11 +34,11 @@ def _not_running(world: World) -> list[tuple[str, str]]:
 def _is_satisfiable(world: World, pod: str) -> bool:
     """True if for every family that the pod needs some pool of its list has an address that nobody uses.
 
-    While nobody probes, suspect addresses are held back by design, and a node that leases some believes that it lacks nothing: then not.
+    While nobody probes, suspect addresses are held back by design, until an operator releases them.
     """
-    if not world.probes and any(block.suspect for block in world.checker.blocks.values() if world.is_stored(block)):
-        return False
     allocated = {slot for table in world.checker.journalled.values() for slot in table.values()}
+    if not world.probes:
+        allocated |= _suspects(world)
     own, others = _pinned(world, pod)
     if own:
         return not own & allocated
@@ -55,6 +55,11 @@ def _is_satisfiable(world: World, pod: str) -> bool:
         return False
 
     return all(any(has_room(pool) for pool in pools) for pools in world.plan.pools_of(pod))
+
+
+def _suspects(world: World) -> set[SlotId]:
+    blocks = [block for block in world.checker.blocks.values() if world.is_stored(block)]
+    return {slot for block in blocks for slot in block.page.slot_ids(block.suspect)}
 
 
 def _pinned(world: World, pod: str) -> tuple[set[SlotId], set[SlotId]]:

@@ -179,7 +179,9 @@ def _marks(cluster: Cluster, block: Block | None, slot: SlotId) -> tuple[str, ..
     if ends:
         found.append(f"cooling for {age(max(ends) - cluster.wall)}")
     if block.suspect & slot.bit:
-        found.append("suspect: taken by force, fully probed before its next use")
+        found.append(
+            "suspect: taken by force, fully probed before its next use, unless `nephila release` says that nobody uses it"
+        )
     return tuple(found)
 
 

@@ -44,6 +44,7 @@ from leader.leader import Ports as LeaderPorts
 from nodeagent.agent import Agent
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.config import AgentConfig, LeaseSettings
+from nodeagent.lastresort import LastResort
 from nodeagent.ports import Ports
 from tests.cluster.objects import eventually, must
 from tests.unit.nodeagent.harness import http
@@ -175,7 +176,14 @@ def keeper_of(store: KubeStore, node: str) -> BlockKeeper:
     stock = Stock(Trust.unlimited())
     clock = SystemClock()
     return BlockKeeper(
-        store, MemoryDisk().open(), clock, SeededEntropy(3), stock, NodeRef(node, f"uid-{node}"), lambda _: "v4"
+        store,
+        MemoryDisk().open(),
+        clock,
+        SeededEntropy(3),
+        stock,
+        NodeRef(node, f"uid-{node}"),
+        lambda _: "v4",
+        LastResort(lambda _: True),
     )
 
 

@@ -42,15 +42,19 @@ class LeaseRuns(RuleBasedStateMachine):
         assert chosen.bit_count() <= count
         self.put(lease.claim(self.block, node, chosen))
 
-    @rule(node=nodes, usable=masks, count=st.integers(0, 20))
-    def claim_last_resort(self, node: NodeRef, usable: int, count: int) -> None:
-        chosen = lease.choose_last_resort(self.block, usable, count, self.wall)
-        assert chosen & ~(self.block.suspect | self.block.cooling_at(self.wall)) == 0
+    @rule(node=nodes, usable=masks, count=st.integers(0, 20), provable=masks)
+    def claim_last_resort(self, node: NodeRef, usable: int, count: int, provable: int) -> None:
+        chosen = lease.choose_last_resort(self.block, usable, count, self.wall, provable)
+        assert chosen & ~(self.block.suspect & provable | self.block.cooling_at(self.wall) & ~self.block.suspect) == 0
         self.put(lease.claim(self.block, node, chosen))
 
     @rule(node=nodes, slots=masks)
     def claim_blindly(self, node: NodeRef, slots: int) -> None:
         self.attempt(lambda: lease.claim(self.block, node, slots))
+
+    @rule(slots=masks)
+    def absolve(self, slots: int) -> None:
+        self.attempt(lambda: lease.absolve(self.block, slots))
 
     @rule(node=nodes, slots=masks, rest=st.floats(1, 100))
     def give_back(self, node: NodeRef, slots: int, rest: float) -> None:

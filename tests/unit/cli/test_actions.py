@@ -108,9 +108,45 @@ def test_a_slot_in_a_living_nodes_lease_is_left_to_its_agent(site: Site) -> None
 
 def test_nothing_to_release_is_said_with_the_reason(site: Site) -> None:
     assert "nobody has it" in str(refusal(site, "10.6.0.27"))
-    assert "only probed before use" in str(refusal(site, "10.6.0.26"))
     site.block("ip4-10-6-9-0", "10.6.9.0/26", leases=[site.lease("removed", "9")])
     assert "node removed (NodeGone) has it leased" in str(refusal(site, "10.6.9.9"))
+
+
+def test_an_address_taken_by_force_is_an_ordinary_free_one_on_the_operators_word(site: Site) -> None:
+    before = block(site)
+    (text,) = asyncio.run(release(site.store, site.cluster(), slot("10.6.0.26")))
+    assert "suspect mark cleared" in text
+    after = block(site)
+    assert (before.suspect, after.suspect, after.epoch) == (1 << 26, 0, before.epoch + 1)
+    assert (after.leases, after.pins, after.cooling) == (before.leases, before.pins, before.cooling)
+    assert "nobody has it" in str(refusal(site, "10.6.0.26"))
+
+
+def test_an_address_taken_by_force_that_a_node_probes_is_left_to_it(site: Site) -> None:
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", leases=[site.lease("node-1", "9")], suspect="9")
+    assert "node-1 has it leased to probe it" in str(refusal(site, "10.6.9.9"))
+    assert block(site, "ip4-10-6-9-0").suspect == 1 << 9
+
+
+def test_an_address_taken_by_force_that_a_living_pod_may_have_stays_suspect(site: Site) -> None:
+    pod = site.pod("db-0")
+    owner = {"kind": "StatefulSet", "namespace": "default", "name": "db-0", "interface": "eth0"}
+    holder = {"node": "node-1", "podUID": pod.uid}
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", pins=[{"slot": 3, "owner": owner, "holder": holder}], suspect="3")
+    assert refusal(site, "10.6.9.3").code is Exit.REFUSED
+    assert block(site, "ip4-10-6-9-0").suspect == 1 << 3
+
+
+def test_the_pin_of_an_address_taken_by_force_outlives_the_mark(site: Site) -> None:
+    owner = {"kind": "StatefulSet", "namespace": "default", "name": "db-0", "interface": "eth0"}
+    holder = {"node": "node-1", "podUID": "of-a-gone-pod"}
+    site.block("ip4-10-6-9-0", "10.6.9.0/26", pins=[{"slot": 3, "owner": owner, "holder": holder}], suspect="3")
+    (text,) = asyncio.run(release(site.store, site.cluster(), slot("10.6.9.3")))
+    assert "it stays pinned to StatefulSet default/db-0" in text
+    after = block(site, "ip4-10-6-9-0")
+    assert (after.suspect, len(after.pins)) == (0, 1)
+    (text,) = asyncio.run(release(site.store, site.cluster(), slot("10.6.9.3")))
+    assert "pin of StatefulSet default/db-0 dropped" in text
 
 
 def test_the_endpoint_of_a_gone_pod_is_deleted(site: Site) -> None:

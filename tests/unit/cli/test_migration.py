@@ -86,7 +86,7 @@ def test_every_address_in_use_becomes_a_pin_held_by_its_pod(spider: Site) -> Non
 def test_nobody_can_lease_what_was_adopted(spider: Site) -> None:
     applied(spider)
     found = block(spider, "ip4-10-6-0-0")
-    everything = choose_free(found, ALL_SLOTS, 64, 0, WALL) | choose_last_resort(found, ALL_SLOTS, 64, WALL)
+    everything = choose_free(found, ALL_SLOTS, 64, 0, WALL) | choose_last_resort(found, ALL_SLOTS, 64, WALL, ALL_SLOTS)
     assert not everything >> 10 & 1
     node = spider.cluster().node_of_name["node-1"]
     assert claim(found, NodeRef("node-1", node.uid), everything).pins == found.pins

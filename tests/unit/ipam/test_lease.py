@@ -85,7 +85,7 @@ def test_choice_leaves_cooling_suspect_and_pinned_slots_alone() -> None:
     cooled = lease.give_back(block(a=0b1111), A, 0b0011, [Cooling(0b0011, 100.0)])
     assert lease.choose_free(cooled, 0b11111, 8, 0, wall=50.0) == 0b10000
     assert lease.choose_free(cooled, 0b11111, 8, 0, wall=100.0) == 0b10011
-    assert lease.choose_last_resort(cooled, 0b11111, 1, wall=50.0) == 0b00001
+    assert lease.choose_last_resort(cooled, 0b11111, 1, wall=50.0, provable=0) == 0b00001
 
 
 def test_give_back_ignores_slots_that_are_not_in_the_lease() -> None:
@@ -111,7 +111,19 @@ def test_reclaim_makes_slots_free_and_suspect() -> None:
     after = lease.reclaim(before, before.leases[0], 0b01, term=7)
     assert (after.free & 0b11, after.suspect, after.term) == (0b01, 0b01, 7)
     assert lease.choose_free(after, 0b11, 2, 0, 0.0) == 0
-    assert lease.choose_last_resort(after, 0b11, 2, 0.0) == 0b01
+    assert lease.choose_last_resort(after, 0b11, 2, 0.0, provable=0b01) == 0b01
+    assert lease.choose_last_resort(after, 0b11, 2, 0.0, provable=0b10) == 0
+
+
+def test_an_operator_absolves_suspect_slots_that_nobody_leases() -> None:
+    before = block(a=0b11)
+    taken = lease.reclaim(before, before.leases[0], 0b01, term=7)
+    after = lease.absolve(taken, 0b11)
+    assert (after.suspect, after.epoch, after.leases) == (0, taken.epoch + 1, taken.leases)
+    assert lease.choose_free(after, 0b11, 2, 0, 0.0) == 0b01
+    assert lease.absolve(after, 0b11) is after
+    with pytest.raises(lease.LeaseRefused):
+        lease.absolve(lease.claim(taken, B, 0b01), 0b01)
 
 
 def test_reclaim_is_refused_once_the_holder_has_written_its_lease() -> None:

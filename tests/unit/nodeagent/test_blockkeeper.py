@@ -24,6 +24,7 @@ from ipam.ranges import RangeSet
 from ipam.slots import Page, SlotId
 from ipam.stock import State, Stock, Trust
 from nodeagent.blockkeeper import LATE_S, LOOK_AGAIN_S, BlockKeeper
+from nodeagent.lastresort import LastResort
 
 PAGE = Page.parse("10.6.0.0/26")
 ME, OTHER = NodeRef("n1", "u1"), NodeRef("n2", "u2")
@@ -48,7 +49,15 @@ class Node:
         self.stock = Stock(Trust.unlimited())
         journal = self.disk.open()
         keeper = BlockKeeper(
-            self.store, journal, self.clock, SeededEntropy(1), self.stock, ME, lambda _slot: "pool", cooldown_s=60.0
+            self.store,
+            journal,
+            self.clock,
+            SeededEntropy(1),
+            self.stock,
+            ME,
+            lambda _slot: "pool",
+            LastResort(lambda _slot: True),
+            cooldown_s=60.0,
         )
         state = journal.load()
         keeper.restore(state.leases, state.slots)
