@@ -16,6 +16,7 @@ from adapters.journal import PutMeta
 from crds.core import Pod
 from crds.meta import ObjectMeta
 from ipam import annotations as notes
+from ipam.addresses import Family
 from ipam.errors import NephilaError
 from ipam.facts import Features, NicFacts, pod_refusal
 from ipam.multus import NETWORKS, nad_of_interface, parse_networks
@@ -67,6 +68,9 @@ class Needs:
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._likely: tuple[int, frozenset[str]] = (-1, frozenset())
         self._ours: set[tuple[str, str]] = set()  # (pod UID, interface) that have or had an address of this agent
+        self._own: dict[
+            tuple[str, str], frozenset[Family]
+        ] = {}  # of which families an interface's identity has its address
         self.learnt = dict(learnt)
         world.pod_changes.append(self._forget_gone)
 
@@ -133,6 +137,12 @@ class Needs:
         if old is not None and new is None:
             for key in [key for key in self._remembered if key[0] == old.uid]:
                 del self._remembered[key]
+            for key in [key for key in self._own if key[0] == old.uid]:
+                del self._own[key]
+
+    def has_own(self, pod_uid: str, interface: str, families: frozenset[Family]) -> None:
+        """The interface's identity has pinned addresses of these families: it will ask for those, and for no other while they are its own."""
+        self._own[pod_uid, interface] = families
 
     def likely(self) -> frozenset[str]:
         """Pools that a pod of this node may ask for at any moment, though none is bound here that does: worth a warm stock beforehand.
@@ -172,7 +182,8 @@ class Needs:
 
         `served`: (pod UID, interface, pool) of every address given out. A pod that has none yet counts for the first pool of its list, unless its
         sandbox is up: what this agent was not asked for by then, another CNI set up. One that had an address here counts all along: its sandbox is
-        being replaced.
+        being replaced. What its identity has already is nobody's to lease ahead, and may be long in coming: an address kept for it meanwhile would be
+        missing elsewhere.
         """
         needed: Counter[str] = Counter()
         have: set[tuple[str, str]] = set()
@@ -188,8 +199,9 @@ class Needs:
                 key = (pod.uid, interface)
                 if pod.deleting or key in have or (is_up and key not in self._ours):
                     continue
-                for names in self._candidates(pod, interface):
-                    needed[names[0]] += 1
+                for family, names in self._candidates(pod, interface).items():
+                    if family not in self._own.get(key, ()):
+                        needed[names[0]] += 1
         return needed
 
     def _interfaces(self, pod: Pod) -> list[str]:
@@ -203,15 +215,16 @@ class Needs:
             return first
         return [*first, *(ref.interface for ref in networks)]
 
-    def _candidates(self, pod: Pod, interface: str) -> list[tuple[str, ...]]:
+    def _candidates(self, pod: Pod, interface: str) -> dict[Family, tuple[str, ...]]:
         """Its ADD will ask for the same soon, and find the rest of what it needs to know of the pod here too."""
         conf = self.learnt.get(interface, IpamConf())
         try:
             self.admit(pod, interface, conf)
             self.clean_gateway(pod, interface, conf)
-            return [names for names in self.selection(pod, interface, conf).candidates.values() if names]
+            found = self.selection(pod, interface, conf).candidates
+            return {family: names for family, names in found.items() if names}
         except NephilaError:
-            return []  # its own ADD will say why
+            return {}  # its own ADD will say why
 
     def _nic(self, pod: Pod, interface: str, conf: IpamConf) -> NicFacts:
         nad = nad_of_interface(

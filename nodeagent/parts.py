@@ -124,7 +124,7 @@ class PodRecords:
         self.macs.listeners.append(self.outbox.on_mac)
         self.identities = Identities(store, config.features)
         self.evidence = Evidence(store, keeper, allocator, stock, self.identities, clock)
-        self.pins = Pins(store, keeper, stock, world, clock, self.evidence)
+        self.pins = Pins(store, keeper, stock, world, clock, self.evidence, holdings.needs.has_own)
 
 
 class CniService:

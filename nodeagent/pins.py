@@ -46,10 +46,20 @@ GRANT_S = 2.0  # from the beginning of the write of a pin to its grant
 
 
 class Pins:
-    """Run `run()` as a task. `settled` is told of each slot whose live migration is over: it is this node's alone now."""
+    """Run `run()` as a task. `settled` is told of each slot whose live migration is over: it is this node's alone now.
+
+    `on_own`: see `Needs.has_own`.
+    """
 
     def __init__(
-        self, store: Store, keeper: BlockKeeper, stock: Stock, world: World, clock: Clock, evidence: Evidence
+        self,
+        store: Store,
+        keeper: BlockKeeper,
+        stock: Stock,
+        world: World,
+        clock: Clock,
+        evidence: Evidence,
+        on_own: Callable[[str, str, frozenset[Family]], None],
     ) -> None:
         self.store = store
         self.keeper = keeper
@@ -58,6 +68,7 @@ class Pins:
         self.clock = clock
         self.evidence = evidence
         self.settled: list[Callable[[SlotId], None]] = []
+        self.on_own = on_own
         self.migrating: set[SlotId] = (
             set()
         )  # what `settled` was not told of yet; any other read of a block may see the end first
@@ -128,8 +139,9 @@ class PinnedAdd:
         by `deadline`, PodGone, ApiUnreachable.
         """
         brought: dict[Family, Held] = {}
-        spared = set(awaited)
-        for slot in await self._find():
+        spared, own = set(awaited), await self._find()
+        self._pins.on_own(self._pod.uid, self._owner.interface, frozenset(slot.family for slot in own))
+        for slot in own:
             if slot.family in spared and slot.family not in candidates:
                 continue
             pool = "" if slot.family in brought else self._serving(slot, candidates.get(slot.family, ()))

@@ -212,6 +212,21 @@ async def test_a_dead_node_gives_way_on_evidence(lab: Lab, evidence: str, monkey
         assert await add(two, "c3", pod) == first
 
 
+async def test_a_pod_that_waits_for_its_own_address_holds_no_other_back(lab: Lab) -> None:
+    """Seed 442: its node kept a free address for it, which it was never to get, and a pod elsewhere had none."""
+    await lab.store.patch(IP_POOL, "v4", {"spec": {"ips": ["10.6.0.10-10.6.0.11"]}})
+    async with lab.agent("n1") as one:
+        first = await add(one, "c1", await web(lab, "n1"))
+    async with lab.agent("n2") as two:
+        pod = await web(lab, "n2")
+        await eventually(lambda: two.stock.count("v4", State.READY) == 1)  # nothing is known of the pin yet
+        assert (await failed(two, http("ADD", "c2", pod)))["code"] == 11
+        await eventually(lambda: not list(two.stock))
+        out = {"key": "node.kubernetes.io/out-of-service", "value": "nodeshutdown", "effect": "NoExecute"}
+        await lab.store.patch(NODE, "n1", {"spec": {"taints": [out]}})
+        assert await add(two, "c3", pod) == first
+
+
 async def test_a_force_deleted_pod_on_the_same_node_keeps_the_address_until_its_del(lab: Lab) -> None:
     async with lab.agent("n1") as agent:
         first = await add(agent, "c1", await web(lab, "n1"))
