@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import Collection
 
-from e2e.lab import checks, labs
+from e2e.lab import checks, labs, outcomes
 from e2e.lab.checks import LivePod
 from e2e.lab.kubelet import PodWorker
 from e2e.lab.ledger import Call, Fate, timing
 from e2e.lab.objects import key_of, uid_of
+from e2e.lab.report import WARM
 from e2e.lab.run import Run
 from e2e.lab.scenarios.story import SETTLE_S, everything_released
 
@@ -50,6 +51,7 @@ async def run(run: Run) -> None:
         for proxy in lab.proxies.values():
             proxy.heal()
         finding.note, problems = judge(lab.ledger.calls[calls:], rounds, outage_s)
+        finding.note += f"; {_warm(run, lab.ledger.calls[calls:])} of the ADDs warm, as the agents say"
         finding.problems += problems
     async with run.step("the server is back: every record says what the interfaces have") as finding:
         healed = time.monotonic()
@@ -60,6 +62,13 @@ async def run(run: Run) -> None:
     async with run.step("pods that lived through it kept their addresses") as finding:
         finding.problems += checks.kept([pod for pod in before if pod.uid not in restarted], after)
     await everything_released(run)
+
+
+def _warm(run: Run, calls: Collection[Call]) -> int:
+    """How many of them found an address leased and verified, and waited for nothing."""
+    how = outcomes.served(agent.log for agent in run.lab.agents.values())
+    keys = [(call.container_id[: outcomes.SHORT_ID], call.interface) for call in calls if call.verb == "ADD"]
+    return sum(1 for key in keys if key in how and how[key].how == WARM)
 
 
 async def _told(run: Run, pods: list[LivePod]) -> bool:
