@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 
-from sim.mutants import MUTANTS
-from sim.runner import context, hunt, prepare, run_seeds, shrink
+from sim.mutants import BY_POWER_LOSS, MUTANTS
+from sim.runner import context, hunt, hunt_by_power_loss, prepare, run_seeds, shrink
 from sim.world import Outcome, simulate
 
 PROGRESS = 500  # seeds between two lines that say how far it is
@@ -89,6 +89,9 @@ def _mutants(names: list[str], seeds: int, jobs: int) -> int:
     caught = 0
     for name in names:
         began = time.monotonic()
+        if name in BY_POWER_LOSS:
+            caught += _by_power_loss(name)
+            continue
         found = hunt(name, range(1, seeds + 1), jobs)
         seconds = time.monotonic() - began
         if found is None:
@@ -101,6 +104,21 @@ def _mutants(names: list[str], seeds: int, jobs: int) -> int:
     print(f"{caught} of {len(names)} caught")
     print(f"{caught} passed, {len(names) - caught} failed")
     return 0 if caught == len(names) else 1
+
+
+def _by_power_loss(name: str) -> int:
+    began = time.monotonic()
+    found = hunt_by_power_loss(name)
+    seconds = time.monotonic() - began
+    if found is None:
+        print(f"missed  {name:30} by a power loss at every effect boundary in {seconds:.0f} s", flush=True)
+        return 0
+    invariant, message = (
+        (found.violation.invariant, found.violation.message) if found.violation else found.unfinished[0]
+    )
+    where = f"{invariant} by a power loss at boundary {found.number}, {found.where}, in {seconds:.0f} s"
+    print(f"caught  {name:30} {where}: {message[:100]}", flush=True)
+    return 1
 
 
 def _with_fixed_hashes() -> None:

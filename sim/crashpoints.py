@@ -36,6 +36,10 @@ class Crash:
     violation: Violation | None
     unfinished: list[tuple[str, str]]
 
+    @property
+    def is_harmful(self) -> bool:
+        return self.violation is not None or bool(self.unfinished)
+
 
 class Story(Protocol):
     """What happens in a world; it kills somebody at the boundary it is told, says where that was, and counts all boundaries."""
@@ -56,16 +60,20 @@ async def told(world: World, number: int, story: Story) -> Crash:
     return Crash(number, story.count, story.where, failed, unfinished(world))
 
 
-def _pool(name: str, prefix: str, family: Family, count: int) -> PlannedPool:
+def _pool(name: str, prefix: str, family: Family, count: int, *, default: bool = True) -> PlannedPool:
     base = Address.parse(prefix).value
     network = f"{prefix}/24" if family is Family.V4 else f"{prefix}/120"
     gateway = str(Address(family, base + 1))
-    return PlannedPool(name, family, network, gateway, base + 60, base + 60 + count - 1, (), default=True)
+    return PlannedPool(name, family, network, gateway, base + 60, base + 60 + count - 1, (), default=default)
 
 
 PLAN = Plan(
     nodes=(NODE, "n2"),
-    pools=(_pool("main4", "10.6.0.0", Family.V4, 8), _pool("main6", "fd00:6::", Family.V6, 8)),
+    pools=(
+        _pool("main4", "10.6.0.0", Family.V4, 8),
+        _pool("main6", "fd00:6::", Family.V6, 8),
+        _pool("tiny4", "10.7.0.0", Family.V4, 3, default=False),
+    ),
     lease=LeaseSettings(
         heartbeat_s=3.0, lease_s=10.0, cooldown_s=2.0, cooldown_floor_s=1.0, wait_s=8.0, leak_confirm_s=2.0
     ),
@@ -105,8 +113,10 @@ class _Story:
     def _power_loss(self) -> None:
         orphans = self.world.kubelets[NODE].power_lost()
         self.machine.up = True  # the kill came first; now the machine goes too
+        self.machine.disk.lose_power(
+            lost_commits=1000
+        )  # before the machine's own, which outside hostile times loses none
         self.machine.lose_power()
-        self.machine.disk.lose_power(lost_commits=1000)
         self.world.checker.reloaded(self.machine)
         self.world.loop.call_later(1.0, self._boot, orphans, context=self.world.context)
 
@@ -147,7 +157,10 @@ class _Story:
         self._delete("main-1")
         await asyncio.sleep(4.0)
         world.create_pod("main-4", NODE)
-        await asyncio.sleep(1.0)
+        world.create_pod("tiny-1", NODE)  # the first claim on a page since the kernel last wrote the journal back
+        await asyncio.sleep(0.6)
+        self._delete("tiny-1")
+        await asyncio.sleep(0.4)
         self._delete("main-2")
         self._delete("main-3")
         await asyncio.sleep(4.0)

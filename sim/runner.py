@@ -12,6 +12,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 
 import structlog
 
+from sim.crashpoints import Crash, crash
 from sim.mutants import plant
 from sim.world import Outcome, simulate
 
@@ -57,6 +58,16 @@ def hunt(mutant: str, seeds: Iterable[int], jobs: int) -> Outcome | None:
     return None
 
 
+def hunt_by_power_loss(mutant: str) -> Crash | None:
+    """The first effect boundary at which a power loss shows the planted bug, and shows nothing without it."""
+    with _one_process(mutant) as broken, _one_process() as sound:
+        for number in range(broken.submit(_power_loss, -1).result().boundaries):
+            found = broken.submit(_power_loss, number).result()
+            if found.is_harmful and not sound.submit(_power_loss, number).result().is_harmful:
+                return found
+    return None
+
+
 def shrink(failed: Outcome) -> tuple[str, ...]:
     """The fault kinds that the failure does not need, found by leaving out one after the other."""
     assert failed.violation is not None
@@ -84,4 +95,17 @@ def _one(seed: int) -> Outcome:
         return simulate(seed)
     finally:
         if seed % COLLECT_EVERY == 0:
+            gc.collect()
+
+
+def _one_process(mutant: str = "") -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=prepare, initargs=(mutant,))
+
+
+def _power_loss(number: int) -> Crash:
+    try:
+        return crash(number, power=True)
+    finally:
+        if number % COLLECT_EVERY == 0:
             gc.collect()

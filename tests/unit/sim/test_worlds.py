@@ -10,8 +10,8 @@ import structlog
 from sim.model.__main__ import WEAKENINGS
 from sim.model.explorer import explore
 from sim.model.steps import Variant
-from sim.mutants import MUTANTS
-from sim.runner import hunt
+from sim.mutants import BY_POWER_LOSS, MUTANTS
+from sim.runner import hunt, hunt_by_power_loss
 from sim.world import simulate
 
 
@@ -27,8 +27,15 @@ def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(1, 40), jobs=1) is not None
 
 
-def test_seventeen_bugs_are_planted() -> None:
-    assert len(MUTANTS) == 17
+def test_a_forgotten_fsync_is_caught_where_power_fails_at_every_boundary() -> None:
+    for name in BY_POWER_LOSS:
+        found = hunt_by_power_loss(name)
+        assert found is not None and found.unfinished[0][0] == "I7"
+
+
+def test_nineteen_bugs_are_planted() -> None:
+    assert len(MUTANTS) == 19
+    assert set(MUTANTS) >= BY_POWER_LOSS
 
 
 @pytest.mark.parametrize("name", ["the leader does not wait", "the leader reclaims by belief"])
