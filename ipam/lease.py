@@ -68,8 +68,10 @@ def regain(block: Block, node: NodeRef, slots: int) -> Block:
     """Slots that sandboxes of this node never ceased to use come back into its lease, as far as nobody has them: a leader had taken them by force.
 
     They are suspect no longer: whom the leader suspected is the node itself, and it had probed them before its sandboxes got them.
+    A pinned one comes back if a pod of this node holds the pin, and none migrates.
     """
-    free = slots & block.free & ~block.pinned
+    own = sum(1 << pin.slot for pin in block.pins if pin.holder and pin.holder.node == node.name and pin.source is None)
+    free = slots & block.free & (~block.pinned | own)
     if not free:
         return block
     return _add_to_lease(replace(block, suspect=block.suspect & ~free), node, free)

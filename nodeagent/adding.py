@@ -195,7 +195,10 @@ class Adding:
         if pod is None:
             return self._fetch_pod
         former = self._allocator.adoptable(request.conf.name, request.ifname, pod.uid)
-        if former is not None:
+        if former is not None and self._is_lost(former):
+            self._allocator.release(former.key)
+            self._on_change()
+        elif former is not None:
             adopted = self._allocator.adopt(former, request.container_id, request.netns)
             self._on_change()
             attempt.adopted = True
@@ -217,6 +220,16 @@ class Adding:
         granted = self._allocator.grant(self._wanted(attempt, pod), picks)
         self._afterwards(self._on_change)
         return Granted(granted, "waited" if attempt.ticket else "warm", pod)
+
+    def _is_lost(self, former: Attachment) -> bool:
+        """A leader took its addresses by force. Between two sandboxes nobody answers for them, so others may have found them silent."""
+        return any(grant.slot in self._pins.keeper.lost for grant in former.grants)
+
+    def forget_lost(self) -> None:
+        """After a reboot, which took every sandbox: nothing of ours answers for what a leader took meanwhile, so none of it is wanted back."""
+        for former in filter(self._is_lost, self._allocator.all()):
+            self._allocator.release(former.key)
+        self._on_change()
 
     def _served_unseen(self, request: CniRequest) -> Pod | None:
         """The pod as it was read when it got its addresses, which it still has: its next sandbox must not need an API server that is away."""

@@ -69,6 +69,7 @@ class Agent:
 
     def _connect(self) -> None:
         """Who is told of what, beyond what a part is built with."""
+        self._joining.on_reboot = self.adding.forget_lost
         self.pins.settled.append(self._settled)
         self.front.observers.append(self.teller.on_request)
         self.adding.observers.append(self.teller.on_add)

@@ -76,6 +76,7 @@ class BlockKeeper(LeaseView):
         self._search = PageSearch(me.name)
         self._remembered: dict[SlotId, SlotRecord] = {}
         self.lost: set[SlotId] = set()  # in use by our sandboxes, not in our lease: see nodeagent.lostslots
+        self.unleased: set[SlotId] = set()  # likewise, but pinned to our pod, so that nobody else can get them
         self.shunned: set[SlotId] = set()  # leased, but never used in this boot: see nodeagent.lostjournal
         # Awaited before slots leave, when they cannot be handed out any more: see Segments.at_rest.
         self.at_rest: Callable[[Collection[SlotId]], Awaitable[None]] | None = None
@@ -373,13 +374,20 @@ class BlockKeeper(LeaseView):
             if leased & held.slot.bit or held.state is State.LEAVING:
                 continue  # leaving slots are dropped by finish_leaving, with their journal entry
             if held.state is State.ALLOCATED:
-                pin = block.pin_at(held.slot.value - page.base)
-                if pin is not None and any(seat.node == self.me.name for seat in pin.seats):
-                    continue  # its machine migrates away
-                log.error("allocated_slot_lost", address=str(held.slot), block=page.name)
-                self.lost.add(held.slot)
+                self._note_lost(block, held.slot)
                 continue  # its pod still runs and is served
             self._stock.drop(held.slot)
+
+    def _note_lost(self, block: Block, slot: SlotId) -> None:
+        pin = block.pin_at(slot.value - block.page.base)
+        if pin is not None and any(seat.node == self.me.name for seat in pin.seats):
+            if pin.source is None:  # else: its machine migrates away
+                self.unleased.add(slot)
+                self.lost.discard(slot)
+            return
+        log.error("allocated_slot_lost", address=str(slot), block=block.page.name)
+        self.lost.add(slot)
+        self.unleased.discard(slot)
 
     def _hold(self, slot: SlotId, cool_until_wall: float, *, suspect: int) -> None:
         """Into the stock, with what the journal remembers of the slot."""

@@ -48,6 +48,7 @@ class Joining:
         self.mailbox: Mailbox | None = None
         self._uids = tuple(meta.get(NODE_UID, "").split())  # under which leases of this node may stand
         self._rebooted = False  # since the journal was lost
+        self.on_reboot: Callable[[], None] = lambda: None  # what the leader took meanwhile is known by then
 
     async def join(self) -> Mailbox:
         """Returns once blocks were read and a heartbeat was acknowledged, a mark included. Tried until it works."""
@@ -74,6 +75,8 @@ class Joining:
         if not changed:
             await self._keeper.reload()
         await mailbox.beat()
+        if is_another_boot:
+            self.on_reboot()  # before the journal is of this boot: a run that ends here must be followed by one that knows
         journal.commit([PutMeta(BOOT_ID, identity.boot_id), PutMeta(NODE_UID, identity.node_uid)])
         return mailbox
 

@@ -10,7 +10,7 @@ import structlog
 
 from adapters.clock import Clock
 from ipam import lease
-from ipam.slots import Page
+from ipam.slots import Page, SlotId
 from ipam.stock import NEVER, State, Stock
 from nodeagent.blockkeeper import LOOK_AGAIN_S, BlockKeeper
 
@@ -26,7 +26,7 @@ class LostSlots:
 
     async def regain(self) -> None:
         """One try for all of them. Raises ApiUnreachable."""
-        now, lost = self._clock.now(), self._keeper.lost
+        now, lost = self._clock.now(), self._keeper.lost | self._keeper.unleased
         if not lost or now - self._tried_at < LOOK_AGAIN_S:
             return
         self._tried_at = now
@@ -34,7 +34,7 @@ class LostSlots:
         for slot in sorted(lost):
             held = self._stock.get(slot)
             if held is None or held.state is not State.ALLOCATED:
-                lost.discard(slot)  # its sandbox has ended
+                self._forget({slot})  # its sandbox has ended
             else:
                 masks[slot.page] = masks.get(slot.page, 0) | slot.bit
         for page, mask in masks.items():
@@ -46,5 +46,9 @@ class LostSlots:
         after = await self._keeper.change(page, lambda block: lease.regain(block, me, mask))
         mine = after.lease_of(me) if after else None
         if mine is not None and (regained := mine.slots & mask):
-            self._keeper.lost -= set(page.slot_ids(regained))
+            self._forget(set(page.slot_ids(regained)))
             log.warning("lost_slots_regained", block=page.name, slots=regained.bit_count())
+
+    def _forget(self, slots: set[SlotId]) -> None:
+        self._keeper.lost -= slots
+        self._keeper.unleased -= slots
