@@ -135,6 +135,7 @@ class Refill:
                 rest = self._tick_s()
             except ApiUnreachable as error:
                 log.warning("refill_failed", error=str(error))
+                self._make_do()
                 rest = API_REST_S
             await self._rest(rest)
 
@@ -222,6 +223,18 @@ class Refill:
             )
         if starving and (got or pool in self._dry):
             self._hasten(pool)
+        self._hurry(pool)
+
+    def _make_do(self) -> None:
+        """Nothing can be had from elsewhere now, so what cools here serves those who wait."""
+        for pool in self._line.pools() if self._is_open() else ():
+            known = self._world.pools.catalog.get(pool)
+            if known is not None and not known.disable and not known.deleting:
+                self._stock.mature(pool, self._clock.now())
+                self._hasten(pool)
+                self._hurry(pool)
+
+    def _hurry(self, pool: str) -> None:
         if self.on_unproven is not None and self._line.waiting(pool) and self._stock.count(pool, State.UNPROVEN):
             self.on_unproven(pool)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from adapters.kube.memory import Call, MemoryStore
+from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.core import POD
 from crds.nephila import IP_BLOCK
 from ipam.ranges import RangeSet
@@ -36,6 +36,27 @@ async def test_a_starving_node_takes_its_own_cooling_address_from_the_floor_on_a
         released = time.monotonic()
         assert await add(agent, "c2", await lab.pod("b", "n1")) == ["10.6.0.5"]
         assert FLOOR_S <= time.monotonic() - released < 10 * FLOOR_S
+
+
+async def test_without_an_api_server_too_a_starving_node_takes_its_cooling_address_from_the_floor_on() -> None:
+    """Found by the lab's API outage: a pod whose sandbox was replaced meanwhile was refused for the whole cooldown."""
+    lab, cut = Lab(), asyncio.Event()
+    await lab.node("n1")
+    await lab.namespace()
+    await lab.pool("p", "10.6.0.0/24", "10.6.0.5", default=True)
+
+    async def away(call: Call) -> NotSent | None:
+        return NotSent() if cut.is_set() else None
+
+    async with lab.agent("n1", lease=LONG_COOLDOWN, store=MemoryStore(lab.cluster, fault=away)) as agent:
+        assert await add(agent, "c1", await lab.pod("a", "n1")) == ["10.6.0.5"]
+        second = await lab.pod("b", "n1")
+        await eventually(lambda: agent.world.pods.get("b", "default") is not None)
+        cut.set()
+        await delete(agent, "c1")
+        released = time.monotonic()
+        assert await add(agent, "c2", second) == ["10.6.0.5"]
+        assert time.monotonic() - released >= FLOOR_S
 
 
 async def test_an_address_that_cools_on_one_node_serves_a_starving_one_elsewhere() -> None:
