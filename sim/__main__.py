@@ -6,8 +6,10 @@ import argparse
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from ipam.reclaim import Standing
 from sim.mutants import BY_POWER_LOSS, MUTANTS
 from sim.runner import context, hunt, hunt_by_power_loss, prepare, run_seeds, shrink
 from sim.world import Outcome, simulate
@@ -49,9 +51,11 @@ def _run(seeds: Iterable[int], jobs: int, budget_s: float, *, minimal: bool) -> 
     began = time.monotonic()
     passed = failed = started = 0
     virtual = 0.0
+    taken: Counter[str] = Counter()
     for outcome in run_seeds(seeds, jobs, budget_s):
         virtual += outcome.virtual_s
         started += outcome.started
+        taken.update(outcome.taken)
         if (seen := passed + failed) and seen % PROGRESS == 0:
             print(f"{seen} seeds, {failed} failed, {time.monotonic() - began:.0f} s", flush=True)
         if outcome.violation is None:
@@ -61,6 +65,7 @@ def _run(seeds: Iterable[int], jobs: int, budget_s: float, *, minimal: bool) -> 
         _tell_failure(outcome, minimal=minimal)
     seconds = time.monotonic() - began
     print(f"{started} pods started in {virtual / 3600:.1f} simulated hours, {seconds:.0f} s on {jobs} processes")
+    print("leases that lost slots by force: " + ", ".join(f"{taken[s.value]} of nodes {s.value}" for s in Standing))
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -6,18 +6,21 @@ Names are those of docs/architecture.md (I1–I9); `cooldown`, `dual-stack`, `an
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from adapters.journal import DropAttachment, PutAttachment, Write
 from crds.blocks import block_from_wire
+from crds.core import NODE
 from crds.meta import Kind, KubeObject
 from crds.nephila import IPBlock
 from ipam.addresses import Family
-from ipam.blocks import Block
+from ipam.blocks import Block, NodeRef
 from ipam.errors import BadValue
 from ipam.invariants import one_machine
+from ipam.reclaim import Standing
 from ipam.slots import SlotId
 from sim import rules
 from sim.plan import IDENTITY
@@ -61,6 +64,7 @@ class Checker:
         self._kept: dict[tuple[str, Family], SlotId] = {}  # what each identity was last answered
         self._answers: dict[str, tuple[SlotId, ...]] = {}
         self.blocks: dict[str, Block] = {}
+        self.taken: Counter[str] = Counter()  # how often a lease lost slots by force, by the standing of its node
 
     def fail(self, invariant: str, message: str) -> None:
         self._world.trace("VIOLATION", invariant=invariant, message=message)
@@ -78,9 +82,11 @@ class Checker:
         known = set(self.journalled.get(machine.name, {}).values()) | dropped
         for write in writes:
             if isinstance(write, PutAttachment):
-                if _slot(write.record.family, write.record.value) not in known:
+                slot = _slot(write.record.family, write.record.value)
+                if slot not in known:
                     self._newly_granted(machine, write)
                 self._granted(machine, write)
+                self._is_unsuspected(slot, write.record.pod_uid, adopted=slot in known)
 
     def _dropped(self, machine: Machine, write: DropAttachment, put: set[SlotId]) -> SlotId | None:
         key = (write.container_id, write.family)
@@ -133,7 +139,14 @@ class Checker:
         elif (pin.owner.namespace, pin.owner.name) != (record.namespace, record.pod):
             self.fail("I6", f"{slot} is pinned to {pin.owner.name} and was granted to {record.pod} on {machine.name}")
         self._keeps_address(slot, record.pod)
-        if block is not None and block.suspect & slot.bit and not self._world.probes:
+
+    def _is_unsuspected(self, slot: SlotId, pod_uid: str, *, adopted: bool) -> None:
+        """The pod whose pinned address was taken by force may go on with it: the pin keeps it from everybody else."""
+        block = self.blocks.get(slot.page.name)
+        if block is None or not block.suspect & slot.bit or self._world.probes:
+            return
+        pin = block.pin_at(slot.value - slot.page.base)
+        if not (adopted and pin is not None and pin.holder is not None and pin.holder.pod_uid == pod_uid):
             self.fail("I5", f"{slot} is suspect and was handed out without a probe")
 
     def _keeps_address(self, slot: SlotId, pod: str) -> None:
@@ -238,12 +251,33 @@ class Checker:
         except BadValue as error:
             self.fail("I1", str(error))
             return
+        before = self.blocks.get(block.page.name)
         self.blocks[block.page.name] = block
+        if before is not None:
+            self._count_taken(before, block)
         if self._world.tracing:
             leases = " ".join(f"{e.node}/{e.node_uid[-2:]}:{e.slots}@{e.epoch % 1000}" for e in new.spec.leases)
             self._world.trace(
                 "block", name=new.name, epoch=new.spec.epoch % 1000, leases=leases, suspect=new.spec.suspect
             )
+
+    def _count_taken(self, before: Block, after: Block) -> None:
+        """Only the leader makes a slot suspect, when it takes it by force."""
+        fresh = after.suspect & ~before.suspect
+        for lease in before.leases if fresh else ():
+            if slots := lease.slots & fresh:
+                standing = self._standing(lease.node)
+                self.taken[standing.value] += 1
+                self._world.trace("taken", node=lease.node, slots=slots.bit_count(), standing=standing.value)
+
+    def _standing(self, node: NodeRef) -> Standing:
+        """What the API server says of it now."""
+        entry = self._world.cluster.read(NODE, ("", node.name))
+        if entry is None:
+            return Standing.GONE
+        if entry.seen_as(NODE).is_out_of_service:
+            return Standing.OUT_OF_SERVICE
+        return Standing.PRESENT if entry.object.uid == node.uid else Standing.REPLACED
 
 
 def _slot(family: int, value: int) -> SlotId:

@@ -22,7 +22,10 @@ EVENTS: Mapping[str, float] = {
     "leader-pause": 4.0,
     "foreign-claim": 4.0,
     "runtime-gc": 6.0,
+    "out-of-service": 3.0,
 }
+
+OUTAGES = ("node-recreate", "out-of-service")
 
 # Kinds that strike one request, commit, CNI call or pod, with their probability at rate 1.
 CHANCES: Mapping[str, float] = {
@@ -55,7 +58,8 @@ CHANCES: Mapping[str, float] = {
 
 CLOCK_RATE = "clock-rate"
 # In the order in which they are drawn. A new kind goes to the end: then every seed draws for the others what it always did.
-KINDS = (*(kind for kind in EVENTS if kind != "runtime-gc"), *CHANCES, CLOCK_RATE, "runtime-gc")
+_LATER = ("runtime-gc", "out-of-service")
+KINDS = (*(kind for kind in EVENTS if kind not in _LATER), *CHANCES, CLOCK_RATE, *_LATER)
 
 
 @dataclass(frozen=True)

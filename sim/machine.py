@@ -31,6 +31,7 @@ from sim.wire import Sandbox
 if TYPE_CHECKING:
     from sim.world import World
 
+SLOWEST, FASTEST = 0.8, 1.25  # of the machines' clocks, in seconds per true second
 FLUSH_S = 5.0  # the kernel writes dirty pages back about that often
 
 
@@ -91,7 +92,7 @@ class Machine:
         self.random = random.Random(f"{world.seed}/machine/{name}")
         self.loop: SimLoop = world.loop
         faults = world.faults
-        rate = self.random.uniform(0.8, 1.25) if faults.has("clock-rate") else 1.0
+        rate = self.random.uniform(SLOWEST, FASTEST) if faults.has("clock-rate") else 1.0
         self.clock = SimClock(world.loop, rate=rate)
         self.disk = MemoryDisk()
         self.link = Link(name, random.Random(f"{world.seed}/link/{name}"), faults, lambda: world.hostile)
@@ -230,6 +231,11 @@ class Machine:
         self.world.trace("power_lost", node=self.name, lost=min(lost, self.disk.unsynced))
         self.disk.lose_power(lost_commits=lost)
         self.spool.files.clear()  # /run is a tmpfs
+
+    def empty(self) -> None:
+        """The machine, which is off, gets a new disk."""
+        self.world.trace("emptied", node=self.name)
+        self.disk = MemoryDisk()
 
     def boot(self) -> None:
         self.up = True

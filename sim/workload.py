@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
 from crds.core import NODE, Pod
+from crds.nephila import IP_BLOCK
 from crds.spiderpool import IP_POOL
-from ipam.slots import SlotId
-from sim.faults import EVENTS
+from ipam.slots import SlotId, format_slots
+from sim.faults import EVENTS, OUTAGES
+from sim.outages import Outages
 from sim.plan import IDENTITY
 
 if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
+
+EARLY_S = (3.0, 12.0)  # into the hostile phase: the first outage, so that the leader has the time to take by force
+
+RELEASE_S = 5.0
 
 
 class Workload:
@@ -24,6 +30,7 @@ class Workload:
         self._random = random.Random(f"{world.seed}/workload")
         self._number = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
+        self.outages = Outages(world, self._start, self._recreate)
         self._strikes: dict[str, Callable[[random.Random], None]] = {
             "agent-crash": self._crash_agent,
             "node-crash": self._crash_node,
@@ -33,19 +40,20 @@ class Workload:
             "clock-step": self._step_clock,
             "compaction": lambda _source: self.world.cluster.compact(),
             "pool-edit": self._edit_pool,
-            "node-recreate": self._recreate_node,
+            "node-recreate": lambda source: self.outages.recreate_node(self._machine(source), source),
             "upgrade": self._upgrade,
             "leader-crash": self._crash_leader,
             "leader-pause": self._pause_leader,
             "foreign-claim": self._intrude,
             "runtime-gc": self._collect_garbage,
+            "out-of-service": self.outages.put_out_of_service,
         }
 
     # The hostile phase ---------------------------------------------------------------------------------------------------------------
 
     async def run(self, seconds: float) -> None:
-        """Pods come and go, and every kind of event strikes at its own rate, until the time is over."""
-        end = self.world.loop.time() + seconds
+        """Pods come and go, and every kind of event strikes at its own rate, until the time is over and whoever is away is back."""
+        end = self.outages.ends_at = self.world.loop.time() + seconds
         for kind in EVENTS:
             rate = self.world.faults.per_second(kind)
             if rate:
@@ -57,11 +65,14 @@ class Workload:
         while (left := end - self.world.loop.time()) > 0:
             await asyncio.sleep(min(self._random.expovariate(self.world.plan.churn_per_s), left))
             self._churn()
+        await self.outages.over()
 
     async def _misfortune(self, kind: str, rate: float, end: float) -> None:
         source = random.Random(f"{self.world.seed}/event/{kind}")
+        pause_s = source.uniform(*EARLY_S) if kind in OUTAGES else source.expovariate(rate)
         while True:
-            await asyncio.sleep(source.expovariate(rate))
+            await asyncio.sleep(pause_s)
+            pause_s = source.expovariate(rate)
             if self.world.loop.time() >= end:
                 return
             self.world.trace("fault", kind=kind)
@@ -76,24 +87,14 @@ class Workload:
         for candidate in world.candidates:
             if candidate.process is not None:
                 world.loop.thaw(candidate.process)
-        for name, machine in world.machines.items():
-            machine.link.heal()
-            if machine.running is not None:
-                world.loop.thaw(machine.running.process)
-            if not machine.up:
-                self._boot(machine)
-            entry = world.cluster.read(NODE, ("", name))
-            if entry is None:
-                world.create_node(name)
-            if machine.up and (
-                entry is None or machine.running is None or machine.serves_another_than(entry.object.uid)
-            ):
-                machine.kill_agent()  # evicted with its Node, and started again by the DaemonSet
-                machine.restart_agent(0.5)
+        for machine in world.machines.values():
+            self._repair_machine(machine)
         for pool in world.plan.pools:
             spec = {**pool.spec, "disable": False}
             world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
         world.wire.foreign.clear()
+        if not world.probes:
+            self._start(self._release_suspects())
         present = {pod.name for pod in world.pods()}
         for name in self._identities():
             if name not in present:
@@ -101,6 +102,41 @@ class Workload:
         self._trim()
         self._move_pairs()
         await asyncio.sleep(0)
+
+    def _repair_machine(self, machine: Machine) -> None:
+        world, running = self.world, machine.running
+        machine.link.heal()
+        if running is not None:
+            world.loop.thaw(running.process)
+        if not machine.up:
+            self.outages.boot(machine)
+        entry = world.cluster.read(NODE, ("", machine.name))
+        if entry is None:
+            world.create_node(machine.name)
+        if machine.up and (entry is None or machine.running is None or machine.serves_another_than(entry.object.uid)):
+            machine.kill_agent()  # evicted with its Node, and started again by the DaemonSet
+            machine.restart_agent(0.5)
+
+    async def _release_suspects(self) -> None:
+        """Where nobody probes, an operator looks for himself and says so (`nephila release`): else less fits than was planned. Not of pinned ones."""
+        world = self.world
+        while True:
+            await asyncio.sleep(RELEASE_S)
+            used = {slot for table in world.checker.journalled.values() for slot in table.values()} | set(
+                world.wire.holders
+            )
+            for block in [block for block in world.checker.blocks.values() if world.is_stored(block)]:
+                idle = (
+                    block.suspect
+                    & block.free
+                    & ~block.pinned
+                    & ~sum(slot.bit for slot in used if slot.page == block.page)
+                )
+                if idle:
+                    spec = {"suspect": format_slots(block.suspect & ~idle), "epoch": block.epoch + 1}
+                    world.cluster.patch(
+                        IP_BLOCK, ("", block.page.name), {"spec": spec}, resource_version="", subresource=""
+                    )
 
     def _trim(self) -> None:
         alive = [pod for pod in self.world.pods() if not pod.deleting]
@@ -140,7 +176,7 @@ class Workload:
         if not name:
             self._number += 1
             name = f"{self._random.choice(self.world.plan.kinds())}-{self._number}"
-        self.world.create_pod(name, node or self._random.choice(self.world.plan.nodes))
+        self.world.create_pod(name, node or self._random.choice(self.outages.present))
 
     def _end(self, pod: Pod) -> None:
         world = self.world
@@ -151,11 +187,11 @@ class Workload:
         else:
             world.delete_pod(pod, grace_s=grace)
         if pod.name.startswith(IDENTITY) or world.strikes("move", self._random):
-            self._start(self._recreate(pod.name, pod.uid))
+            self._start(self._recreate(pod.name))
 
-    async def _recreate(self, name: str, uid: str) -> None:
+    async def _recreate(self, name: str) -> None:
         """As a StatefulSet does: the same name, as soon as the object is gone, perhaps elsewhere."""
-        node = self._random.choice(self.world.plan.nodes)
+        node = self._random.choice(self.outages.present)
         for _ in range(60):
             await asyncio.sleep(0.2)
             if all(pod.name != name for pod in self.world.pods()):
@@ -195,26 +231,7 @@ class Workload:
     def _crash_node(self, source: random.Random) -> None:
         machine = self._machine(source)
         if machine.up:
-            orphans = self.world.kubelets[machine.name].power_lost()  # first: nobody uses what the journal may lose
-            machine.lose_power()
-            for candidate in self.world.candidates:
-                if candidate.machine is machine:
-                    candidate.kill()
-            self.world.checker.reloaded(machine)
-            machine.orphans = orphans
-            self._start(self._come_back(machine, source.choice((2.0, 10.0, 40.0))))
-
-    async def _come_back(self, machine: Machine, after_s: float) -> None:
-        await asyncio.sleep(after_s)
-        self._boot(machine)
-
-    def _boot(self, machine: Machine) -> None:
-        if not machine.up:
-            machine.boot()
-            for candidate in self.world.candidates:
-                if candidate.machine is machine:
-                    candidate.start()
-            self.world.kubelets[machine.name].booted(machine.orphans)
+            self.outages.crash(machine, source.choice((2.0, 10.0, 40.0)))
 
     def _crash_leader(self, source: random.Random) -> None:
         candidate = source.choice(self.world.candidates)
@@ -273,24 +290,7 @@ class Workload:
         wire.intrude(slot, f"0a:00:00:00:{source.randrange(256):02x}:{source.randrange(256):02x}")
         self.world.loop.call_later(source.choice((1.0, 8.0, 40.0)), wire.foreign.pop, slot, None)
 
-    def _recreate_node(self, source: random.Random) -> None:
-        machine = self._machine(source)
-        self._start(self._replace_node(machine, source))
-
-    async def _replace_node(self, machine: Machine, source: random.Random) -> None:
-        """The Node object is deleted, its pods with it (their sandboxes live on for a while), and the kubelet registers anew."""
-        world = self.world
-        world.cluster.delete(NODE, ("", machine.name), uid="", resource_version="")
-        if source.random() < 0.5:
-            for pod in world.pods_of(machine.name):
-                world.force_delete_pod(pod, grace_s=source.uniform(0.0, 10.0))
-        await asyncio.sleep(source.uniform(0.5, 10.0))
-        world.create_node(machine.name)
-        await asyncio.sleep(source.uniform(0.0, 5.0))
-        machine.kill_agent()
-        machine.restart_agent(source.uniform(0.2, 3.0))
-
-    def _start(self, work: object) -> None:
-        task: asyncio.Task[None] = self.world.loop.create_task(work)  # type: ignore[arg-type]
+    def _start(self, work: Coroutine[None, None, None]) -> None:
+        task: asyncio.Task[None] = self.world.loop.create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)

@@ -57,6 +57,9 @@ class Outcome:
     started: int
     faults: tuple[str, ...] = ()
     refusals: dict[str, int] = field(default_factory=dict)
+    taken: dict[str, int] = field(
+        default_factory=dict
+    )  # leases that lost slots by force, by the standing of their node
 
 
 class World:
@@ -250,6 +253,7 @@ class World:
             started=self.started,
             faults=self.faults.present(),
             refusals=dict(self.refusals),
+            taken=dict(self.checker.taken),
         )
 
 
