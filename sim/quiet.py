@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from crds.core import NODE
 from ipam.slots import SlotId, format_slots
 from ipam.stock import State
+from sim.plan import IDENTITY
 
 if TYPE_CHECKING:
     from nodeagent.agent import Agent
@@ -17,7 +18,14 @@ if TYPE_CHECKING:
 
 def unfinished(world: World) -> list[tuple[str, str]]:
     """(invariant, what is not as it must be) for everything that is not; empty if the world is quiet and whole."""
-    return [*_not_running(world), *_not_serving(world), *_leaks(world)]
+    return [*_not_there(world), *_not_running(world), *_not_serving(world), *_leaks(world)]
+
+
+def _not_there(world: World) -> list[tuple[str, str]]:
+    """Pods of the StatefulSet that were not created again: what does not exist, nobody waits for."""
+    present = {pod.name for pod in world.pods()}
+    wanted = [f"{IDENTITY}{number}" for number in range(world.plan.identities)]
+    return [("I8", f"pod {name} does not exist") for name in wanted if name not in present]
 
 
 def _not_running(world: World) -> list[tuple[str, str]]:

@@ -95,10 +95,10 @@ class Workload:
         world.wire.foreign.clear()
         if not world.probes:
             self._start(self._release_suspects())
-        present = {pod.name for pod in world.pods()}
+        present = {pod.name for pod in world.pods() if not pod.deleting}
         for name in self._identities():
             if name not in present:
-                self._create(name)
+                self._start(self._recreate(name))
         self._trim()
         self._move_pairs()
         await asyncio.sleep(0)
@@ -192,7 +192,7 @@ class Workload:
     async def _recreate(self, name: str) -> None:
         """As a StatefulSet does: the same name, as soon as the object is gone, perhaps elsewhere."""
         node = self._random.choice(self.outages.present)
-        for _ in range(60):
+        while True:
             await asyncio.sleep(0.2)
             if all(pod.name != name for pod in self.world.pods()):
                 self.world.create_pod(name, node)
