@@ -101,8 +101,10 @@ class SimProber:
             return Verdict(address, State.TAKEN, now, Evidence(mac, How.ARP_CLAIM, Party.FOREIGN, now))
         if deceived and self._random.random() < UNKNOWN_CHANCE:
             return Verdict(address, State.UNKNOWN, now, reason="the test could not be trusted")
+        deceptions = machine.world.wire.deceived
+        deceptions.discard((slot, machine.name))  # an earlier one excuses nothing after this test
         if deceived:
-            machine.world.wire.deceived.add((slot, machine.name))
+            deceptions.add((slot, machine.name))
         machine.proven[slot] = now
         return Verdict(address, State.CLEAR, now)
 
