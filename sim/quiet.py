@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from crds.core import NODE
+from ipam.invariants import violations
 from ipam.slots import SlotId, format_slots
 from ipam.stock import State
+from sim.facts import quiet_facts
 from sim.plan import IDENTITY
 
 if TYPE_CHECKING:
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 
 def unfinished(world: World) -> list[tuple[str, str]]:
     """(invariant, what is not as it must be) for everything that is not; empty if the world is quiet and whole."""
-    return [*_not_there(world), *_not_running(world), *_not_serving(world), *_leaks(world)]
+    found = [*_not_there(world), *_not_running(world), *_not_serving(world), *_leaks(world)]
+    return found or [(item.invariant, f"{item.subject}: {item.text}") for item in violations(quiet_facts(world))]
 
 
 def _not_there(world: World) -> list[tuple[str, str]]:
