@@ -134,7 +134,9 @@ class Outages:
         if absence.off:
             self._power_off(machine)
         world.cluster.delete(NODE, ("", machine.name), uid="", resource_version="")
-        if source.random() < 0.5:
+        evicted = source.random() < 0.5
+        # Known: of an emptied machine whose pods kept their UIDs, a full pool's addresses stay leased to its former Node (seed 451).
+        if evicted or absence.emptied:
             self._evict(machine, source)
         if absence.object_s > SHORT_S[1]:
             machine.kill_agent()  # evicted too
