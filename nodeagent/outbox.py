@@ -244,13 +244,25 @@ class Outbox:
         wanted = endpoint(name, pod, owner, self._node, ips, outlives_pod=keeps)
         outcome = await self._store.create(ENDPOINT, wanted)
         if isinstance(outcome, Exists):
+            present = await self._store.get(ENDPOINT, name, pod.namespace)
+            if _is_about_another(present, pod.uid) and not await self._is_current(pod):
+                return
             if keeps:
-                wanted = _with_other_interfaces(wanted, await self._store.get(ENDPOINT, name, pod.namespace))
+                wanted = _with_other_interfaces(wanted, present)
             changes: dict[str, Any] = {"status": msgspec.to_builtins(wanted.status), "metadata": {}}
             changes["metadata"]["ownerReferences"] = msgspec.to_builtins(wanted.metadata.owner_references)
-            outcome = await self._store.patch(ENDPOINT, name, changes, namespace=pod.namespace)
+            # On what was read: a write of the former pod's node that arrives late must not undo that of the present pod's.
+            version = present.resource_version if present is not None else ""
+            outcome = await self._store.patch(
+                ENDPOINT, name, changes, namespace=pod.namespace, resource_version=version
+            )
         if not isinstance(outcome, Stored):
             raise StoreError(f"SpiderEndpoint {pod.namespace}/{name}: {outcome}")
+
+    async def _is_current(self, pod: Pod) -> bool:
+        """Whether it is still the pod of its name: our watch may be behind. Raises StoreError."""
+        found = await self._store.get(POD, pod.name, pod.namespace)
+        return found is not None and found.uid == pod.uid
 
     def _note_unsaid(self, attachments: tuple[Attachment, ...]) -> None:
         known = {item.key for item in attachments if self._macs.of(item.key)}
@@ -287,6 +299,10 @@ def endpoint(
             owner_controller_name=owner.name,
         ),
     )
+
+
+def _is_about_another(present: SpiderEndpoint | None, pod_uid: str) -> bool:
+    return present is not None and present.status is not UNSET and present.status.current.uid != pod_uid
 
 
 def _with_other_interfaces(wanted: SpiderEndpoint, stored: SpiderEndpoint | None) -> SpiderEndpoint:

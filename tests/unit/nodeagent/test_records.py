@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from crds.core import POD
 from crds.spiderpool import ENDPOINT
 from tests.unit.leader.harness import until
 from tests.unit.leader.workloads import KINDS, pod_of, workload
@@ -88,3 +89,22 @@ async def test_the_record_of_two_interfaces(lab: Lab, kind: str) -> None:
     # Of a StatefulSet it outlives the pod; any other goes with it.
     owners = [(one["kind"], one["name"]) for one in found["metadata"].get("ownerReferences", ())]
     assert owners == ([] if kind == "StatefulSet" else [("Pod", "web-0")])
+
+
+async def test_a_late_write_for_a_former_pod_leaves_the_record_of_the_present_one(lab: Lab) -> None:
+    """Seeds 155 and 374: a node whose watch was behind wrote for the former pod of an identity after the node of the present one had."""
+    former = await lab.pod("web-0", "n1", {"ipam.spidernet.io/ippool": '{"ipv4": ["v4"]}'})
+    async with lab.agent("n1") as agent:
+        await add(agent, "c1", former)
+
+        async def recorded() -> bool:
+            return bool((await record(lab, "web-0")).get("status"))
+
+        await until(recorded)
+        await lab.store.delete(POD, "web-0", namespace="default")
+        present = await lab.pod("web-0", "n2")
+        status = (await record(lab, "web-0"))["status"]
+        status["current"] |= {"uid": present.uid, "node": "n2"}
+        await lab.store.patch(ENDPOINT, "web-0", {"status": status}, namespace="default")
+        await agent.outbox._write(former, agent.allocator.of_pod(former.uid))
+        assert (await record(lab, "web-0"))["status"]["current"]["uid"] == present.uid
