@@ -85,8 +85,10 @@ async def run(run: Run) -> None:
         finding.problems += _from_their_pools(pods, await _own_pools(run))
     await everything_released(run)
     async with run.step("application pools went with their applications") as finding:
-        took = await run.until(lambda: _no_own_pool(run), STATUS_S, "no application pool")
-        finding.note = f"after {took:.1f} s"
+        try:
+            finding.note = f"after {await run.until(lambda: _no_own_pool(run), STATUS_S, 'no application pool'):.1f} s"
+        except TimeoutError as error:
+            finding.problems += [str(error), *await _still_there(run)]
 
 
 # What is there -------------------------------------------------------------------------------------------------------------------------------
@@ -294,3 +296,14 @@ async def _subnets_told(run: Run) -> list[str]:
 
 async def _no_own_pool(run: Run) -> bool:
     return not await _own_pools(run)
+
+
+async def _still_there(run: Run) -> list[str]:
+    """What there is to know of application pools that did not go: whether anybody deleted them, and who leases their addresses."""
+    blocks, _ = await run.lab.api.list("IPBlock")
+    leases = [f"{name_of(block)}: {block['spec'].get('leases')}" for block in blocks]
+    told = [
+        f"{name}: deleted {pool['metadata'].get('deletionTimestamp', 'never')}, {pool['spec'].get('ips')}, {pool.get('status')}"
+        for name, pool in sorted((await _own_pools(run)).items())
+    ]
+    return [*told, *leases]
