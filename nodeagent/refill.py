@@ -83,8 +83,9 @@ class Refill:
         self._offered: dict[str, tuple[str, ...]] = {}
         self._needed: dict[str, int] = {}
         self._lacking: dict[str, int] = {}
+        self._ending: dict[str, int] = {}  # addresses in use here of pools that are being deleted, as told
         self._repooled = -1
-        # Told when what this node lacks changes, for the leader to know at once.
+        # Told when what this node lacks changes, or uses of a pool that is being deleted, for the leader to know at once.
         self.on_lack: Callable[[], None] | None = None
         # Told of a pool for which an ADD waits, while addresses of it are here that want a proof.
         self.on_unproven: Callable[[str], None] | None = None
@@ -190,6 +191,7 @@ class Refill:
         if addresses is None or known is None:
             self.targets.pop(pool, None)
             self._dry.pop(pool, None)
+            self._ending.pop(pool, None)
             return
         now = self._clock.now()
         self._stock.mature(pool, now)
@@ -197,6 +199,8 @@ class Refill:
         usable = self._stock.count(pool, State.READY, State.UNPROVEN)  # cooling addresses serve nobody yet
         cooling = self._stock.count(pool, State.COOLING)
         waiting, counting = self._line.waiting(pool), self._line.counting_on(pool)
+        if known.deleting:
+            self._tell_of_end(pool, used)
         if known.disable or known.deleting:
             needed, waiting, counting = None, 0, 0
         size = self._batch(pool, addresses.size)
@@ -275,6 +279,13 @@ class Refill:
         if lacking != self._lacking and self.on_lack is not None:
             self.on_lack()
         self._lacking = lacking
+
+    def _tell_of_end(self, pool: str, used: int) -> None:
+        """Whoever deleted the pool waits until nothing of it is in use anywhere, and a heartbeat may be far off."""
+        if self._ending.get(pool) != used:
+            self._ending[pool] = used
+            if self.on_lack is not None:
+                self.on_lack()
 
     def _short(self, pool: str) -> int:
         """How many more free addresses of the pool are needed here than there are."""

@@ -299,11 +299,15 @@ async def _no_own_pool(run: Run) -> bool:
 
 
 async def _still_there(run: Run) -> list[str]:
-    """What there is to know of application pools that did not go: whether anybody deleted them, and who leases their addresses."""
+    """What there is to know of application pools that did not go: whether anybody deleted them, and who has their addresses."""
     blocks, _ = await run.lab.api.list("IPBlock")
     leases = [f"{name_of(block)}: {block['spec'].get('leases')}" for block in blocks]
+    endpoints, _ = await run.lab.api.list("SpiderEndpoint")
+    leases += [f"SpiderEndpoint {name_of(one)}: {one['metadata']}, {one.get('status')}" for one in endpoints]
     told = [
         f"{name}: deleted {pool['metadata'].get('deletionTimestamp', 'never')}, {pool['spec'].get('ips')}, {pool.get('status')}"
         for name, pool in sorted((await _own_pools(run)).items())
     ]
+    mailboxes, _ = await run.lab.api.list("IPNode")
+    leases += [f"IPNode {name_of(one)}: {one.get('status')}" for one in mailboxes]
     return [*told, *leases]

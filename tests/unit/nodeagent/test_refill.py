@@ -11,7 +11,9 @@ import msgspec
 
 from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.core import POD
-from crds.nephila import IP_BLOCK
+from crds.meta import UNSET
+from crds.nephila import IP_BLOCK, IP_NODE
+from crds.spiderpool import IP_POOL
 from ipam.ranges import RangeSet
 from ipam.slots import SlotId
 from ipam.stock import State
@@ -245,3 +247,33 @@ async def leased(agent: Agent, pool: str, addresses: RangeSet) -> list[SlotId]:
     """What the agent holds of a pool after it has claimed all of it."""
     await agent.keeper.claim(pool, "", addresses, addresses.size)
     return [held.slot for held in agent.stock if held.pool == pool]
+
+
+async def test_the_leader_hears_at_once_that_nothing_of_a_pool_that_is_being_deleted_is_in_use() -> None:
+    """Found by the lab under load: the pool of a deleted application stayed until the next heartbeat of the last node that had used it."""
+    lab = Lab()
+    await lab.node("n1")
+    await lab.namespace()
+    spec = {"subnet": "10.6.0.0/24", "ips": ["10.6.0.5-10.6.0.6"], "default": True}
+    await lab.create(IP_POOL, metadata={"name": "p", "finalizers": ["spiderpool.spidernet.io"]}, spec=spec)
+    seldom = LeaseSettings(heartbeat_s=100.0, lease_s=300.0, cooldown_s=30.0, cooldown_floor_s=1.0, wait_s=3.0)
+
+    async def told() -> int:
+        mailbox = await lab.store.get(IP_NODE, "n1")
+        if mailbox is None or mailbox.status is UNSET:
+            return -1
+        return sum(stock.used for stock in mailbox.status.pools)
+
+    async def eventually_told(used: int) -> None:
+        async with asyncio.timeout(5.0):
+            while await told() != used:
+                await asyncio.sleep(0.02)
+
+    async with lab.agent("n1", lease=seldom) as agent:
+        assert await add(agent, "c1", await lab.pod("a", "n1"))
+        agent.heartbeats.hurry()
+        await eventually_told(1)
+        await lab.store.delete(IP_POOL, "p")  # its finalizer keeps it
+        await eventually(lambda: (pool := agent.world.pools.catalog.get("p")) is not None and pool.deleting)
+        await delete(agent, "c1")
+        await eventually_told(0)
