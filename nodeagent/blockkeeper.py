@@ -209,6 +209,11 @@ class BlockKeeper(LeaseView):
         for slot in [slot for slot, record in self._remembered.items() if record.state == "leaving"]:
             self._hold(slot, NEVER, suspect=0)  # the lease went before: only a seat in its pin is left to give up
 
+    def discover(self, records: Iterable[LeaseRecord]) -> None:
+        """Leases that the blocks tell of and the journal does not: to be re-taken with the others."""
+        for record in records:
+            self._recorded.setdefault(Page.parse(record.page, record.domain), record)
+
     async def reload(self) -> None:
         """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
         for page in list(self._recorded):

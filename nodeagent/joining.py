@@ -71,6 +71,9 @@ class Joining:
         # Before the first lease is written under it: if this run never gets further, the next one must know under which UIDs to look.
         self._uids = (*(former.uid for former in formers), identity.node_uid)
         journal.commit([PutMeta(NODE_UID, " ".join(self._uids))])
+        if is_another_boot:
+            # A power cut on a disk that lies about `fsync` takes the journal's end. No sandbox outlived the boot, so all that is leased is free.
+            self._keeper.discover(await lostjournal.leases(self._ports.store, self._keeper.me, *formers))
         mailbox = self.mailbox = self._mailbox(identity, formers, RESTARTED_ELSEWHERE if changed else "")
         if not changed:
             await self._keeper.reload()

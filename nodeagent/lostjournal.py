@@ -46,9 +46,9 @@ def outlived(mailbox: IPNode, boot_id: str) -> bool:
     return beat is UNSET or beat.boot_id == boot_id
 
 
-async def leases(store: Store, me: NodeRef) -> list[LeaseRecord]:
-    """What the blocks say that this node leases, for a journal that does not know. Raises StoreError."""
-    return [_record(block, lease) for block, lease in await _leased(store, me)]
+async def leases(store: Store, *names: NodeRef) -> list[LeaseRecord]:
+    """What the blocks say that this node leases, under these names, for a journal that may not know. Raises StoreError."""
+    return [_record(block, lease) for name in names for block, lease in await _leased(store, name)]
 
 
 async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set[SlotId]:

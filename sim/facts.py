@@ -56,8 +56,12 @@ def _held(agent: Agent) -> Iterator[HeldSlot]:
 
 
 def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
-    """Whether an identity's pod waits for an address that nobody has now, but that is pinned to it: the record of its last pod stands."""
+    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or its node lost its journal, shuns
+    the address until a reboot, and has no other for the pod.
+    """
     slot = endpoint.slot
+    if any(slot in machine.running.agent.keeper.shunned for machine in world.machines.values() if machine.running):
+        return True
     block = world.checker.blocks.get(slot.page.name)
     pin = block.pin_at(slot.value - slot.page.base) if block is not None and world.is_stored(block) else None
     if pin is None or pin.owner.name != endpoint.name:

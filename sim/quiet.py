@@ -122,9 +122,17 @@ def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
     held = {item.slot for item in agent.stock}
     if missing := leased - held - agent.keeper.shunned:
         found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))
-    if strange := held - leased:
+    if strange := held - leased - _held_back(world):
         found.append(("I7", f"{min(strange)} is held by {name} without a lease"))
     return found
+
+
+def _held_back(world: World) -> set[SlotId]:
+    """What its lessee found in use: a pod that lived on while a leader took its address by force keeps it, and nobody else can have it until it
+    ends.
+    """
+    running = [machine.running for machine in world.machines.values() if machine.running is not None]
+    return {item.slot for process in running for item in process.agent.stock if item.state is State.QUARANTINED}
 
 
 def _unaccounted(world: World, machine: Machine, agent: Agent) -> list[tuple[str, str]]:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
+
 import pytest
 
 from adapters.journal.memory import MemoryDisk
+from crds.core import POD
+from crds.nephila import IP_BLOCK
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually
 
 
@@ -61,6 +66,25 @@ async def test_a_journal_lost_in_a_power_cut_costs_no_address_since_no_pod_outli
     async with lab.agent("n1", boot_id="boot-2") as agent:  # from the journal that was written since
         assert agent.keeper.shunned == set()
         assert {str(held.slot) for held in agent.stock} >= fresh
+
+
+async def test_leases_that_a_power_cut_took_from_the_journals_end_are_found_after_the_boot(lab: Lab) -> None:
+    """Seed 2652: the disk had lied about `fsync`; nobody looked for a lease that the rest of the journal did not know."""
+    await lab.pool("late", "10.6.1.0/24", "10.6.1.10-10.6.1.12")
+    async with lab.agent("n1") as agent:
+        await add(agent, "c0", await lab.pod("p0", "n1"))
+    synced = copy.deepcopy(lab.disks["n1"])
+    async with lab.agent("n1") as agent:
+        chosen = {"ipam.spidernet.io/ippool": '{"ipv4": ["late"]}'}
+        given = await add(agent, "c1", await lab.pod("p1", "n1", annotations=chosen))
+        assert given[0].startswith("10.6.1.")
+    lab.disks["n1"] = synced
+    await lab.store.delete(
+        POD, "p1", namespace="default"
+    )  # else the node would look for more of its pool, and come across the lease
+    async with lab.agent("n1", boot_id="boot-2"), asyncio.timeout(5.0):
+        while (block := await lab.store.get(IP_BLOCK, "ip4-10-6-1-0")) is not None and block.spec.leases:
+            await asyncio.sleep(0.02)  # nothing here needs it, so it is given back
 
 
 async def test_a_new_node_shuns_nothing(lab: Lab) -> None:
