@@ -227,12 +227,14 @@ class Outbox:
             pod = await self._store.get(POD, name, namespace)
         if pod is None or pod.uid != uid:
             return False  # so is its endpoint, by ownerReference; DEL or the reconciler will free the address
-        await self._write(pod, attachments)
+        if not await self._write(pod, attachments):
+            return False
         for item in attachments:
             await self._claims.tell(pod, item)
         return True
 
-    async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> None:
+    async def _write(self, pod: Pod, attachments: tuple[Attachment, ...]) -> bool:
+        """False, and nothing is written, if the record tells of the present pod of that name already, and this is a former one. Raises StoreError."""
         owner = await self._ownership.of(pod)
         name, keeps = self._record_of(pod)
         catalog = self._world.pools.catalog
@@ -246,7 +248,7 @@ class Outbox:
         if isinstance(outcome, Exists):
             present = await self._store.get(ENDPOINT, name, pod.namespace)
             if _is_about_another(present, pod.uid) and not await self._is_current(pod):
-                return
+                return False
             if keeps:
                 wanted = _with_other_interfaces(wanted, present)
             changes: dict[str, Any] = {"status": msgspec.to_builtins(wanted.status), "metadata": {}}
@@ -258,6 +260,7 @@ class Outbox:
             )
         if not isinstance(outcome, Stored):
             raise StoreError(f"SpiderEndpoint {pod.namespace}/{name}: {outcome}")
+        return True
 
     async def _is_current(self, pod: Pod) -> bool:
         """Whether it is still the pod of its name: our watch may be behind. Raises StoreError."""
