@@ -48,7 +48,7 @@ def outlived(mailbox: IPNode, boot_id: str) -> bool:
 
 async def leases(store: Store, *names: NodeRef) -> list[LeaseRecord]:
     """What the blocks say that this node leases, under these names, for a journal that may not know. Raises StoreError."""
-    return [_record(block, lease) for name in names for block, lease in await _leased(store, name)]
+    return [_record(block, lease) for block, lease in await _leased(store, *names)]
 
 
 async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set[SlotId]:
@@ -70,7 +70,7 @@ async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set
     return shunned
 
 
-async def _leased(store: Store, me: NodeRef) -> list[tuple[Block, Lease]]:
+async def _leased(store: Store, *names: NodeRef) -> list[tuple[Block, Lease]]:
     found = []
     for stored in (await store.list(IP_BLOCK)).items:
         try:
@@ -78,8 +78,7 @@ async def _leased(store: Store, me: NodeRef) -> list[tuple[Block, Lease]]:
         except BadValue as error:
             log.error("block_unreadable", block=stored.name, error=str(error))
             continue
-        if (lease := block.lease_of(me)) is not None:
-            found.append((block, lease))
+        found += [(block, lease) for name in names if (lease := block.lease_of(name)) is not None]
     return found
 
 

@@ -68,9 +68,8 @@ class Needs:
         self._remembered: dict[tuple[str, str], _Remembered] = {}
         self._likely: tuple[int, frozenset[str]] = (-1, frozenset())
         self._ours: set[tuple[str, str]] = set()  # (pod UID, interface) that have or had an address of this agent
-        self._own: dict[
-            tuple[str, str], frozenset[Family]
-        ] = {}  # of which families an interface's identity has its address
+        # By (pod UID, interface): of which families its identity has an address.
+        self._own: dict[tuple[str, str], frozenset[Family]] = {}
         self.learnt = dict(learnt)
         world.pod_changes.append(self._forget_gone)
 
