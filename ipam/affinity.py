@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from ipam.addresses import Family
 from ipam.applications import AppOwner
 from ipam.errors import Refusal
@@ -19,13 +21,19 @@ def refusal_of(pool: Pool, family: Family, pod: PodFacts, nic: NicFacts, feature
     """
     if pool.deleting or pool.disable or pool.family is not family:
         return _by_state(pool, family)
+    by_node = refusal_by_node(pool, pod.node, pod.node_labels)
+    return by_node or _by_namespace(pool, pod) or _by_pod(pool, pod, nic, features)
+
+
+def refusal_by_node(pool: Pool, node: str, labels: Mapping[str, str]) -> Refusal | None:
+    """Why no pod of this node may use the pool, whichever it is."""
     if pool.node_names:
-        if pod.node not in pool.node_names:
-            return Refusal(pool.name, "nodeName does not list node {}", (pod.node,))
-    elif pool.node_affinity is not None and not pool.node_affinity.matches(pod.node_labels):
+        if node not in pool.node_names:
+            return Refusal(pool.name, "nodeName does not list node {}", (node,))
+    elif pool.node_affinity is not None and not pool.node_affinity.matches(labels):
         why = "nodeAffinity ({}) does not match the labels of node {}"
-        return Refusal(pool.name, why, (pool.node_affinity, pod.node))
-    return _by_namespace(pool, pod) or _by_pod(pool, pod, nic, features)
+        return Refusal(pool.name, why, (pool.node_affinity, node))
+    return None
 
 
 def _by_state(pool: Pool, family: Family) -> Refusal:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ipam.addresses import Address
@@ -49,17 +49,20 @@ class Holdings:
     nodes: int = 0
 
 
-def count(pool: Pool, effective: RangeSet, uses: Sequence[Use], holdings: Holdings, pinned: int = 0) -> Counts:
+def count(
+    pool: Pool, effective: RangeSet, uses: Sequence[Use], holdings: Holdings, idle: Collection[int] = ()
+) -> Counts:
     """`uses`: one per address (SpiderEndpoints). Where not every pod has an endpoint, the nodes' own counts are higher and win.
 
-    `pinned`: addresses of the pool that are reserved for identities which do not run now.
+    `idle`: addresses of the pool that are pinned to identities which do not run now; those that have a SpiderEndpoint are among `uses` too.
     """
-    allocated = max(len(uses), holdings.used)
+    kept = sum(1 for use in uses if use.address.value in idle)
+    running = max(len(uses) - kept, holdings.used)
     outside = sum(1 for use in uses if use.address.value not in effective)
-    taken = allocated - outside + holdings.quarantined + pinned
+    taken = running + len(idle) - outside + holdings.quarantined
     return Counts(
         total=pool.total_count,
-        allocated=allocated,
+        allocated=running + kept,
         free=max(effective.size - taken, 0),
         cooling=holdings.cooling,
         quarantined=holdings.quarantined,

@@ -22,7 +22,7 @@ class Ledger:
         self._blocks: dict[str, Block] = {}
         self._withheld: dict[str, dict[str, int]] = {}
         self._sums: dict[str, int] = {}
-        self._pinned_idle: dict[str, dict[str, int]] = {}
+        self._pinned_idle: dict[str, dict[str, int]] = {}  # by block and pool: the mask of the slots
         self._cooling: set[str] = set()
         self.moves = Moves()
 
@@ -82,9 +82,10 @@ class Ledger:
                     break
         return found
 
-    def pinned_idle(self, pool: str) -> int:
-        """Addresses of the pool that are pinned to identities which do not run now."""
-        return sum(found.get(pool, 0) for found in self._pinned_idle.values())
+    def pinned_idle(self, pool: str) -> frozenset[int]:
+        """The values of the pool's addresses that are pinned to identities which do not run now."""
+        pages = ((self._blocks[name].page, found[pool]) for name, found in self._pinned_idle.items() if pool in found)
+        return frozenset(slot.value for page, mask in pages for slot in page.slot_ids(mask))
 
     def _add(self, name: str, block: Block, wall: float) -> None:
         cooling = block.cooling_at(wall)
@@ -98,7 +99,7 @@ class Ledger:
             found[pool] = (mask & taken).bit_count()
             self._sums[pool] = self._sums.get(pool, 0) + found[pool]
             if idle & mask:
-                self._pinned_idle.setdefault(name, {})[pool] = (idle & mask).bit_count()
+                self._pinned_idle.setdefault(name, {})[pool] = idle & mask
         self._withheld[name] = found
         if cooling:
             self._cooling.add(name)

@@ -17,6 +17,7 @@ from crds.core import Pod
 from crds.meta import ObjectMeta
 from ipam import annotations as notes
 from ipam.addresses import Family
+from ipam.affinity import refusal_by_node
 from ipam.errors import NephilaError
 from ipam.facts import Features, NicFacts, pod_refusal
 from ipam.multus import NETWORKS, nad_of_interface, parse_networks
@@ -175,6 +176,11 @@ class Needs:
             and not (pool.disable or pool.deleting)
             and is_bound_to(pool, node.name, node.labels)
         ]
+
+    def is_barred(self, pool: Pool) -> bool:
+        """True if the pool's affinity keeps it from every pod of this node that has no address yet."""
+        node = self._world.node
+        return node is not None and refusal_by_node(pool, node.name, node.labels) is not None
 
     def bound(self, served: Iterable[tuple[str, str, str]]) -> Counter[str]:
         """Addresses of each pool that the live pods of this node use or are about to ask for.

@@ -201,7 +201,7 @@ class Refill:
         waiting, counting = self._line.waiting(pool), self._line.counting_on(pool)
         if known.deleting:
             self._tell_of_end(pool, used)
-        if known.disable or known.deleting:
+        if known.disable or known.deleting or self._needs.is_barred(known):
             needed, waiting, counting = None, 0, 0
         size = self._batch(pool, addresses.size)
         if needed is None:

@@ -23,6 +23,7 @@ from ipam.invariants import one_machine
 from ipam.reclaim import Standing
 from ipam.slots import SlotId
 from sim import rules
+from sim.edits import EDITS
 from sim.plan import IDENTITY
 from sim.wire import Sandbox
 
@@ -152,7 +153,7 @@ class Checker:
     def _keeps_address(self, slot: SlotId, pod: str) -> None:
         """An identity whose address is still pinned to it gets that one and no other, unless its pools were edited."""
         before = self._kept.get((pod, slot.family))
-        if before is None or before == slot or self._world.faults.has("pool-edit"):
+        if before is None or before == slot or any(map(self._world.faults.has, EDITS)):
             return
         block = self.blocks.get(before.page.name)
         pin = (
@@ -211,7 +212,10 @@ class Checker:
             if held.get((sandbox.container_id, int(slot.family))) != slot:
                 self.fail("I3", f"{sandbox} was answered {slot}, which its node's journal does not hold")
         wanted = self._world.plan.families_of(sandbox.pod)
-        if {slot.family for slot in addresses} != wanted or len(addresses) != len(wanted):
+        present = {slot.family for slot in addresses}
+        if len(addresses) != len(present) or not (
+            present == wanted or self._world.edits.may_lack(sandbox.pod, present)
+        ):
             self.fail("dual-stack", f"{sandbox} got {', '.join(map(str, addresses))}")
         self._kept |= {(sandbox.pod, slot.family): slot for slot in addresses if sandbox.pod.startswith(IDENTITY)}
         before = self._answers.setdefault(sandbox.container_id, addresses)

@@ -38,7 +38,7 @@ def quiet_facts(world: World) -> Facts:
         ],
         held=[item for agent in agents for item in _held(agent)],
         heard=frozenset(agent.keeper.me for agent in agents),
-        endpoints=[item for item in _endpoints(world) if not _is_kept(world, item)],
+        endpoints=[item for item in endpoints(world) if not _is_kept(world, item)],
         nodes=frozenset(NodeRef(node.name, node.uid) for node in nodes),
         live_pods=frozenset(pod.uid for pod in pods),
         living_owners=frozenset(PinOwner("StatefulSet", "default", f"{IDENTITY}{n}", "eth0") for n in identities),
@@ -56,12 +56,18 @@ def _held(agent: Agent) -> Iterator[HeldSlot]:
 
 
 def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
-    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or its node lost its journal, shuns
-    the address until a reboot, and has no other for the pod.
+    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or the record is of the identity's
+    former pod, or of a pod whose machine was emptied, and its next start rewrites it; or its node lost its journal, shuns the address until a reboot,
+    and has no other for the pod.
     """
     slot = endpoint.slot
-    if any(slot in machine.running.agent.keeper.shunned for machine in world.machines.values() if machine.running):
+    agents = [machine.running.agent for machine in world.machines.values() if machine.running]
+    if any(slot in agent.keeper.shunned for agent in agents):
         return True
+    pod = next((pod for pod in world.pods() if pod.uid == endpoint.pod_uid), None)
+    of_former = pod is None and endpoint.name.startswith(IDENTITY)
+    if of_former or (pod is not None and world.machines[pod.spec.node_name].was_emptied):
+        return not any(attachment.pod == endpoint.name for agent in agents for attachment in agent.allocator.all())
     block = world.checker.blocks.get(slot.page.name)
     pin = block.pin_at(slot.value - slot.page.base) if block is not None and world.is_stored(block) else None
     if pin is None or pin.owner.name != endpoint.name:
@@ -69,7 +75,8 @@ def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
     return all(slot not in table.values() for table in world.checker.journalled.values())
 
 
-def _endpoints(world: World) -> Iterator[EndpointAddress]:
+def endpoints(world: World) -> Iterator[EndpointAddress]:
+    """Which addresses the SpiderEndpoints name."""
     for entry in world.cluster._shelf(ENDPOINT).entries.values():
         endpoint = entry.seen_as(ENDPOINT)
         if endpoint.status is UNSET:

@@ -23,6 +23,9 @@ EVENTS: Mapping[str, float] = {
     "foreign-claim": 4.0,
     "runtime-gc": 6.0,
     "out-of-service": 3.0,
+    "pool-delete": 3.0,
+    "affinity-edit": 4.0,
+    "reserve": 8.0,
 }
 
 OUTAGES = ("node-recreate", "out-of-service")
@@ -58,7 +61,7 @@ CHANCES: Mapping[str, float] = {
 
 CLOCK_RATE = "clock-rate"
 # In the order in which they are drawn. A new kind goes to the end: then every seed draws for the others what it always did.
-_LATER = ("runtime-gc", "out-of-service")
+_LATER = ("runtime-gc", "out-of-service", "pool-delete", "affinity-edit", "reserve")
 KINDS = (*(kind for kind in EVENTS if kind not in _LATER), *CHANCES, CLOCK_RATE, *_LATER)
 
 

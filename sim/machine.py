@@ -95,6 +95,7 @@ class Machine:
         rate = self.random.uniform(SLOWEST, FASTEST) if faults.has("clock-rate") else 1.0
         self.clock = SimClock(world.loop, rate=rate)
         self.disk = MemoryDisk()
+        self.was_emptied = False
         self.link = Link(name, random.Random(f"{world.seed}/link/{name}"), faults, lambda: world.hostile)
         self.spool = SpoolDirectory(lambda: world.strikes("unlink-lost", self.random))
         self.namespaces = ListedSandboxes()
@@ -236,6 +237,7 @@ class Machine:
         """The machine, which is off, gets a new disk."""
         self.world.trace("emptied", node=self.name)
         self.disk = MemoryDisk()
+        self.was_emptied = True
 
     def boot(self) -> None:
         self.up = True

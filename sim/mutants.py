@@ -28,6 +28,7 @@ from crds import convert
 from crds.spiderpool import SpiderIPPool
 from ipam import lease, reclaim
 from ipam.blocks import Block, NodeRef
+from ipam.overlaps import arbitrate
 from ipam.pools import Pool
 from ipam.ranges import RangeSet
 from ipam.slots import SlotId
@@ -36,6 +37,7 @@ from nodeagent.adding import Adding
 from nodeagent.allocator import Allocator, Attachment
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.leaseview import Seen
+from nodeagent.needs import Needs
 from nodeagent.reconcile import Reconciler
 from nodeagent.request import CniRequest
 from nodeagent.spool import Spool
@@ -313,6 +315,16 @@ def half_a_proof() -> None:
     _patch(Reconciler, "__init__", init)
 
 
+def forget_reserved() -> None:
+    """Agents do not withhold what SpiderReservedIPs name."""
+    _patch(nodeagent.world, "arbitrate", lambda catalog, _reserved: arbitrate(catalog, {}))
+
+
+def warm_where_barred() -> None:
+    """A node keeps free addresses of a pool whose affinity was moved to other nodes."""
+    _patch(Needs, "is_barred", lambda _self, _pool: False)
+
+
 MUTANTS: Mapping[str, Callable[[], None]] = {
     function.__name__.replace("_", "-"): function
     for function in (
@@ -335,6 +347,8 @@ MUTANTS: Mapping[str, Callable[[], None]] = {
         spool_replay_twice,
         believe_the_gc_list,
         half_a_proof,
+        forget_reserved,
+        warm_where_barred,
     )
 }
 BY_POWER_LOSS = frozenset({"skip-fsync"})

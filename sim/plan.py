@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from ipam.addresses import Address, Family
-from ipam.demand import UNKNOWN_NODE_COUNT, batch
 from ipam.slots import SlotId
 from nodeagent.config import LeaseSettings, ProbeSettings
 
@@ -143,29 +143,25 @@ class Plan:
         )
         return [found for listed in names if (found := [pool for name in listed if (pool := self.pool(name))])]
 
-    def room(self, pods: list[str], *, leader: bool) -> str:
-        """The kind of pod of which there are more than surely fit, or "". Without a leader nothing recalls other nodes' warm stock."""
-        tiny, main4, main6 = (self.pool(name) for name in ("tiny4", "main4", "main6"))
+    def room(self, pods: list[str], withheld: Callable[[PlannedPool], int]) -> str:
+        """The kind of pod of which there are more than surely fit, or "". `withheld`: how many of a pool's addresses are reserved."""
+
+        def lacks(name: str, wanted: int) -> bool:
+            pool = self.pool(name)
+            return pool is not None and wanted > pool.size - withheld(pool)
+
         kinds = [pod.partition("-")[0] for pod in pods]
-        if tiny is not None and kinds.count("tiny") > tiny.size - self._stranded(tiny, leader=leader) - kinds.count(
-            "either"
-        ):
+        if lacks("tiny4", kinds.count("tiny") + kinds.count("either")):
             # an "either" pod may sit on a tiny address, so it counts for both
             return "either" if "either" in kinds else "tiny"
         pairs = kinds.count("pair")
-        for pool in (self.pool("pair4"), self.pool("pair6")):
-            if pool is not None and pairs > pool.size - self._stranded(pool, leader=leader):
-                return "pair"
+        if lacks("pair4", pairs) or lacks("pair6", pairs):
+            return "pair"
         absent = self.identities - kinds.count(SET)  # their pins keep their addresses
         others = len(kinds) - kinds.count("tiny") - pairs + absent
-        for pool in (main4, main6):
-            if pool is not None and others > pool.size - self._stranded(pool, leader=leader):
-                return "main" if "main" in kinds else "either"
+        if lacks("main4", others) or lacks("main6", others):
+            return "main" if "main" in kinds else "either"
         return ""
-
-    def _stranded(self, pool: PlannedPool, *, leader: bool) -> int:
-        size = batch(pool.size, UNKNOWN_NODE_COUNT)
-        return 0 if leader or size == 1 else 3 * size * len(self.nodes)
 
 
 def _pair(source: random.Random) -> list[PlannedPool]:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from sim.plan import PlannedPool
     from sim.world import World
 
+IDLE = (State.READY, State.UNPROVEN)
+
 
 def unfinished(world: World) -> list[tuple[str, str]]:
     """(invariant, what is not as it must be) for everything that is not; empty if the world is quiet and whole."""
-    found = [*_not_there(world), *_not_running(world), *_not_serving(world), *_leaks(world)]
+    found = [*world.edits.unfinished(), *_not_there(world), *_not_running(world), *_not_serving(world), *_leaks(world)]
     return found or [(item.invariant, f"{item.subject}: {item.text}") for item in violations(quiet_facts(world))]
 
 
@@ -37,12 +39,12 @@ def _not_running(world: World) -> list[tuple[str, str]]:
         watched = world.kubelets[pod.spec.node_name].pods.get(pod.uid)
         if pod.deleting:
             found.append(("I7", f"pod {pod.name} is still ending"))
-        elif (watched is None or watched.sandbox is None) and _is_satisfiable(world, pod.name):
+        elif (watched is None or watched.sandbox is None) and _is_satisfiable(world, pod.name, pod.spec.node_name):
             found.append(("I8", f"pod {pod.name} on {pod.spec.node_name} has no address"))
     return found
 
 
-def _is_satisfiable(world: World, pod: str) -> bool:
+def _is_satisfiable(world: World, pod: str, node: str) -> bool:
     """True if for every family that the pod needs some pool of its list has an address that nobody uses.
 
     While nobody probes, suspect addresses are held back by design, until an operator releases them.
@@ -51,9 +53,10 @@ def _is_satisfiable(world: World, pod: str) -> bool:
     if not world.probes:
         allocated |= _suspects(world)
     own, others = _pinned(world, pod)
+    pools = [[pool for pool in listed if world.edits.serves(pool, node)] for listed in world.plan.pools_of(pod)]
     if own:
-        return not own & allocated
-    allocated |= others
+        return all(pools) and not own & allocated
+    allocated |= others | world.edits.reserved
     for machine in world.machines.values():
         if machine.running:  # what a lost journal may have given out is out of use until a reboot, by design
             allocated |= machine.running.agent.keeper.shunned
@@ -65,7 +68,7 @@ def _is_satisfiable(world: World, pod: str) -> bool:
                 return True
         return False
 
-    return all(any(has_room(pool) for pool in pools) for pools in world.plan.pools_of(pod))
+    return all(any(has_room(pool) for pool in listed) for listed in pools)
 
 
 def _suspects(world: World) -> set[SlotId]:
@@ -119,6 +122,9 @@ def _leaks_on(world: World, machine: Machine) -> list[tuple[str, str]]:
         if world.is_stored(block):
             for lease in block.leases_named(name):
                 leased |= set(block.page.slot_ids(lease.slots))
+    for item in agent.stock:
+        if item.state in IDLE and not world.edits.lets(name, item.slot):
+            found.append(("I7", f"{item.slot} is held free on {name}, which may not give it out"))
     held = {item.slot for item in agent.stock}
     if missing := leased - held - agent.keeper.shunned:
         found.append(("I7", f"{min(missing)} is leased to {name}, whose agent does not know it"))

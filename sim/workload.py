@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from crds.core import NODE, Pod
 from crds.nephila import IP_BLOCK
-from crds.spiderpool import IP_POOL
 from ipam.slots import SlotId, format_slots
+from sim.edits import Edits
 from sim.faults import EVENTS, OUTAGES
 from sim.outages import Outages
 from sim.plan import IDENTITY
@@ -31,6 +31,7 @@ class Workload:
         self._number = 0
         self._tasks: dict[asyncio.Task[None], None] = {}
         self.outages = Outages(world, self._start, self._recreate)
+        self.edits = Edits(world, self._start, self._recreate)
         self._strikes: dict[str, Callable[[random.Random], None]] = {
             "agent-crash": self._crash_agent,
             "node-crash": self._crash_node,
@@ -39,7 +40,7 @@ class Workload:
             "one-way": lambda source: self._partition(source, "mute"),
             "clock-step": self._step_clock,
             "compaction": lambda _source: self.world.cluster.compact(),
-            "pool-edit": self._edit_pool,
+            "pool-edit": self.edits.edit_range,
             "node-recreate": lambda source: self.outages.recreate_node(self._machine(source), source),
             "upgrade": self._upgrade,
             "leader-crash": self._crash_leader,
@@ -47,6 +48,9 @@ class Workload:
             "foreign-claim": self._intrude,
             "runtime-gc": self._collect_garbage,
             "out-of-service": self.outages.put_out_of_service,
+            "pool-delete": self.edits.delete_pool,
+            "affinity-edit": self.edits.edit_affinity,
+            "reserve": self.edits.reserve,
         }
 
     # The hostile phase ---------------------------------------------------------------------------------------------------------------
@@ -89,9 +93,7 @@ class Workload:
                 world.loop.thaw(candidate.process)
         for machine in world.machines.values():
             self._repair_machine(machine)
-        for pool in world.plan.pools:
-            spec = {**pool.spec, "disable": False}
-            world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
+        self.edits.repair()
         world.wire.foreign.clear()
         if not world.probes:
             self._start(self._release_suspects())
@@ -140,7 +142,7 @@ class Workload:
 
     def _trim(self) -> None:
         alive = [pod for pod in self.world.pods() if not pod.deleting]
-        while kind := self.world.plan.room([pod.name for pod in alive], leader=True):
+        while kind := self.world.plan.room([pod.name for pod in alive], self.edits.withheld):
             victim = next(pod for pod in alive if pod.name.startswith(f"{kind}-"))
             alive.remove(victim)
             self.world.delete_pod(victim)
@@ -155,7 +157,7 @@ class Workload:
         for pod in self.world.pods():
             if pod.name.startswith("pair-") and not pod.deleting:
                 self.world.delete_pod(pod)
-        for _ in range(min(pool.size for pool in pools)):
+        for _ in range(min(pool.size - self.edits.withheld(pool) for pool in pools)):
             self._number += 1
             self.world.create_pod(f"pair-{self._number}", self._random.choice(self.world.plan.nodes))
 
@@ -262,22 +264,6 @@ class Workload:
     def _step_clock(self, source: random.Random) -> None:
         machine = self._machine(source)
         machine.clock.step_wall(source.choice((-3600.0, -5.0, 5.0, 3600.0)))
-
-    def _edit_pool(self, source: random.Random) -> None:
-        pool = source.choice(self.world.plan.pools)
-        first, last = sorted(source.sample(range(pool.first, pool.last + 1), 2))
-        spec = source.choice(
-            (
-                {"ips": [pool.text(first, last)]},
-                {"ips": [pool.text(pool.first, pool.last)]},
-                {"excludeIPs": [*pool.spec["excludeIPs"], pool.text(first, last)]},
-                {"excludeIPs": pool.spec["excludeIPs"]},
-                {"disable": True},
-                {"disable": False},
-            )
-        )
-        self.world.trace("pool_edited", pool=pool.name, spec=spec)
-        self.world.cluster.patch(IP_POOL, ("", pool.name), {"spec": spec}, resource_version="", subresource="")
 
     def _intrude(self, source: random.Random) -> None:
         """A host outside the cluster takes an address of a pool for a while. Most look first whether it is free; some do not care."""

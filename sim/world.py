@@ -24,6 +24,7 @@ from crds.spiderpool import IP_POOL
 from ipam.blocks import Block
 from sim.checkers import Checker, Violation
 from sim.clock import SimClock
+from sim.edits import EDITS, HOSTNAME
 from sim.faults import Faults
 from sim.kubelet import Kubelet
 from sim.leading import Candidate
@@ -94,6 +95,7 @@ class World:
         # The candidates live on the first two machines and die with them.
         self.candidates = [Candidate(self, machine) for machine in list(self.machines.values())[:2]]
         self.workload = Workload(self)
+        self.edits = self.workload.edits
         loop.on_failure = self._callback_failed
 
     @property
@@ -119,7 +121,7 @@ class World:
         self.refusals[f"{code} {reason}"] += 1
         self.trace("add_refused", container=sandbox.container_id, code=code, msg=answer.get("msg", "")[:90])
         expected = code in EXPECTED_CODES or (code == 5 and self.faults.has("disk-error"))
-        if not expected and not (code in (110, 111, 112) and self.faults.has("pool-edit")):
+        if not expected and not (code in (110, 111, 112) and any(map(self.faults.has, EDITS))):
             self.checker.fail("answer", f"ADD of {sandbox} was refused: {answer}")
 
     def _callback_failed(self, who: str, error: BaseException) -> None:
@@ -176,7 +178,7 @@ class World:
         return self.cluster.read(IP_BLOCK, ("", block.page.name)) is not None
 
     def create_node(self, name: str) -> None:
-        self.cluster.create(NODE, Node(metadata=ObjectMeta(name=name)))
+        self.cluster.create(NODE, Node(metadata=ObjectMeta(name=name, labels={HOSTNAME: name})))
 
     # The run -------------------------------------------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Publishes what is true of each pool: counts, who has which address, conditions; and keeps our finalizer until nothing is allocated.
+"""Publishes what is true of each pool: counts, who has which address, conditions; and keeps our finalizer until no pod has an address of it.
 
 A pool is looked at when something that concerns it changed, written at most once per `gap_s` (less often the longer its list of addresses is), and
 only if what it says differs.
@@ -6,7 +6,7 @@ only if what it says differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,7 +19,7 @@ from crds.meta import UNSET
 from crds.meta import Condition as WireCondition
 from crds.spiderpool import FINALIZER, IP_POOL, IPPoolStatus, SpiderIPPool
 from ipam import overlaps, planner, poolstatus
-from ipam.pools import Pool, pool_problems
+from ipam.pools import pool_problems
 from ipam.poolstatus import Condition, Counts, Holdings, Observation, Use
 from leader.loop import Allowance
 from leader.sight import PoolBook, Sight
@@ -122,7 +122,8 @@ class Pools:
         if pool is None:
             return await self._publish_unreadable(stored, str(book.unreadable.get(stored.name, "cannot be read")))
         effective = book.coverage.effective[pool.name]
-        counts = poolstatus.count(pool, effective, uses, holdings, self._sight.ledger.pinned_idle(pool.name))
+        idle = self._sight.ledger.pinned_idle(pool.name)
+        counts = poolstatus.count(pool, effective, uses, holdings, idle)
         self.counts[pool.name] = counts
         seen = poolstatus.observations(
             pool,
@@ -138,7 +139,7 @@ class Pools:
             for observe in self.observers:
                 observe(stored, before, conditions)
         current = outcome.object if isinstance(outcome, Stored) else stored
-        held = await self._hold(current, pool, counts)
+        held = await self._hold(current, in_use=holdings.used > 0 or any(self._is_in_use(use, idle) for use in uses))
         return held or outcome
 
     async def _publish_unreadable(self, stored: SpiderIPPool, why: str) -> Outcome[SpiderIPPool] | None:
@@ -157,22 +158,28 @@ class Pools:
             log.warning("pool_status_not_written", pool=stored.name, outcome=str(outcome))
         return outcome
 
-    async def _hold(self, stored: SpiderIPPool, pool: Pool, counts: Counts) -> Outcome[SpiderIPPool] | None:
-        """Our finalizer (`crds.derived` puts it on) stays until the pool is being deleted and nothing is allocated, seen twice."""
+    def _is_in_use(self, use: Use, idle: Collection[int]) -> bool:
+        """False for what is kept for an identity that does not run: it gets nothing from a pool that is being deleted, so each would wait for the
+        other. Its pin stays, and holds again if a pool of that address comes back.
+        """
+        return self._sight.has_pod(use.pod_uid) and use.address.value not in idle
+
+    async def _hold(self, stored: SpiderIPPool, *, in_use: bool) -> Outcome[SpiderIPPool] | None:
+        """Our finalizer (`crds.derived` puts it on) stays until the pool is being deleted and no pod has an address of it, seen twice."""
         finalizers = stored.metadata.finalizers or ()
         if not stored.deleting:
-            self._empty_since.pop(pool.name, None)
+            self._empty_since.pop(stored.name, None)
             return None
         if FINALIZER not in finalizers:
             return None
-        if counts.allocated:
-            self._empty_since.pop(pool.name, None)
+        if in_use:
+            self._empty_since.pop(stored.name, None)
             return None
         now = self._clock.now()
-        if now - self._empty_since.setdefault(pool.name, now) < RELEASE_S:
-            self._sight.pools_touched.add(pool.name)
+        if now - self._empty_since.setdefault(stored.name, now) < RELEASE_S:
+            self._sight.pools_touched.add(stored.name)
             return None
-        log.info("pool_released", pool=pool.name)
+        log.info("pool_released", pool=stored.name)
         kept = [name for name in finalizers if name != FINALIZER]
         return await self._writer.patch(IP_POOL, stored, {"metadata": {"finalizers": kept or None}})
 

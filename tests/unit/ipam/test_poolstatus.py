@@ -48,8 +48,21 @@ def use(number: int) -> Use:
 
 def test_counts_as_spiderpool_defines_them() -> None:
     effective = pool().usable - RangeSet.of(Family.V4, [(BASE + 10, BASE + 11)])  # two are reserved
-    found = count(pool(), effective, [use(12), use(13)], Holdings(used=2, cooling=1, quarantined=1, nodes=3), pinned=1)
+    found = count(
+        pool(), effective, [use(12), use(13)], Holdings(used=2, cooling=1, quarantined=1, nodes=3), {BASE + 14}
+    )
     assert found == Counts(total=9, allocated=2, free=7 - 2 - 1 - 1, cooling=1, quarantined=1, nodes=3)
+
+
+def test_an_address_that_is_kept_for_an_identity_is_counted_once_with_its_record_or_without() -> None:
+    """Found by the simulation's pool deletions: the record of a StatefulSet's pod that waits, and its pin, made one address two."""
+    kept = frozenset({BASE + 12})
+    recorded = count(pool(), pool().usable, [use(12), use(13)], Holdings(used=1), kept)
+    assert (recorded.allocated, recorded.free) == (2, 9 - 2)
+    unrecorded = count(pool(), pool().usable, [use(13)], Holdings(used=1), kept)
+    assert (unrecorded.allocated, unrecorded.free) == (1, 9 - 2)
+    only_pinned_ones_recorded = count(pool(), pool().usable, [use(12)], Holdings(used=4), kept)
+    assert (only_pinned_ones_recorded.allocated, only_pinned_ones_recorded.free) == (5, 9 - 5)
 
 
 def test_an_address_that_was_reserved_after_it_was_given_out_takes_nothing_from_the_rest() -> None:

@@ -13,9 +13,9 @@ from crds.meta import UNSET, Condition
 from crds.nephila import IP_BLOCK, IP_NODE
 from crds.spiderpool import FINALIZER, IP_POOL, IPPoolStatus, SpiderIPPool
 from ipam import lease
-from ipam.blocks import NodeRef
+from ipam.blocks import Holder, NodeRef
 from tests.unit.leader.harness import leader, until
-from tests.unit.leader.leftovers import PAGE
+from tests.unit.leader.leftovers import PAGE, WEB, endpoint, pinned, pins, stateful_set
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually
 
 
@@ -190,6 +190,46 @@ async def test_a_deleted_pool_goes_when_its_last_address_is_released(lab: Lab) -
             return await pool(lab) is None
 
         await until(gone, 8.0)
+
+
+async def held_and_counted(lab: Lab) -> bool:
+    """Our finalizer is on the pool, and its status tells of one of eight addresses."""
+    found, now = await pool(lab), await status(lab)
+    held = found is not None and FINALIZER in (found.metadata.finalizers or ())
+    return held and (now.allocated_ip_count, now.free_ip_count) == (1, 7)
+
+
+async def test_a_deleted_pool_does_not_wait_for_a_statefulsets_pod_that_waits_for_it() -> None:
+    """Its pod gets nothing from a pool that is being deleted, and its record stays for as long as the StatefulSet wants it."""
+    lab = Lab()
+    await stateful_set(lab, "web", 1)
+    await lab.pool("v4", "10.6.0.0/24", "10.6.0.2-10.6.0.9")
+    await pinned(lab, holder=False, leased=False)
+    await endpoint(lab, "web-0", "gone", owner=("StatefulSet", "web"), ip="10.6.0.2")
+    async with leader(lab):
+        await until(lambda: held_and_counted(lab))
+        await lab.store.delete(IP_POOL, "v4")
+
+        async def gone() -> bool:
+            return await pool(lab) is None
+
+        await until(gone, 6.0)
+        assert await pins(lab) == 1
+
+
+async def test_a_deleted_pool_waits_for_a_statefulsets_pod_that_runs(lab: Lab) -> None:
+    await stateful_set(lab, "web", 1)
+    await lab.pool("v4", "10.6.0.0/24", "10.6.0.2-10.6.0.9")
+    pod = await lab.pod("web-0", "n1")
+    node = NodeRef("n1", "uid-n1")
+    block = lease.pin(lease.claim(lease.new_block(PAGE, 7), node, 0b100), node, 2, WEB, Holder("n1", pod.uid))
+    await lab.store.create(IP_BLOCK, block_to_wire(block))
+    await endpoint(lab, "web-0", pod.uid, owner=("StatefulSet", "web"), ip="10.6.0.2")
+    async with leader(lab):
+        await until(lambda: held_and_counted(lab))
+        await lab.store.delete(IP_POOL, "v4")
+        await asyncio.sleep(2.5)
+        assert await pool(lab) is not None
 
 
 async def test_a_block_that_cannot_be_read_stops_nothing_else(lab: Lab) -> None:

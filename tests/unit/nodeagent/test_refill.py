@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
+import pytest
 
 from adapters.kube.memory import Call, MemoryStore, NotSent
 from crds.core import POD
@@ -19,7 +20,7 @@ from ipam.slots import SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
 from nodeagent.config import LeaseSettings
-from tests.unit.nodeagent.harness import Lab, add, delete, eventually
+from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http
 
 FLOOR_S = 0.3
 LONG_COOLDOWN = LeaseSettings(
@@ -277,3 +278,27 @@ async def test_the_leader_hears_at_once_that_nothing_of_a_pool_that_is_being_del
         await eventually(lambda: (pool := agent.world.pools.catalog.get("p")) is not None and pool.deleting)
         await delete(agent, "c1")
         await eventually_told(0)
+
+
+@pytest.mark.parametrize(
+    "affinity", [{"nodeName": ["n2"]}, {"nodeAffinity": {"matchLabels": {"zone": "elsewhere"}}}], ids=["name", "label"]
+)
+async def test_a_pool_that_is_moved_to_other_nodes_drains_from_this_one(affinity: dict[str, object]) -> None:
+    """The pod keeps its address until it ends; what nobody here can get any more goes back, and comes again with the node's right to it."""
+    lab = Lab()
+    for node in ("n1", "n2"):
+        await lab.node(node)
+    await lab.namespace()
+    await lab.pool("p", "10.6.0.0/20", "10.6.0.10-10.6.15.250", default=True)
+    wanted = {"ipam.spidernet.io/ippool": '{"ipv4":["p"]}'}
+    async with lab.agent("n1", lease=LONG_COOLDOWN) as agent:
+        pod = await lab.pod("a", "n1", wanted)
+        given = await add(agent, "c1", pod)
+        await eventually(lambda: agent.stock.count("p", State.READY) > 0)
+        await lab.store.patch(IP_POOL, "p", {"spec": affinity})
+        await eventually(lambda: [str(held.slot) for held in agent.stock] == given)
+        assert await add(agent, "c1", pod) == given
+        refused = await failed(agent, http("ADD", "c2", await lab.pod("b", "n1", wanted)))
+        assert refused["code"] == 111, refused
+        await lab.store.patch(IP_POOL, "p", {"spec": dict.fromkeys(affinity)})
+        await eventually(lambda: agent.stock.count("p", State.READY) > 0)

@@ -36,6 +36,21 @@ def test_leaders_take_by_force_from_nodes_of_every_standing() -> None:
     assert not missing, f"nothing was taken from a node that is {missing}: choose other seeds (`sim run` counts them)"
 
 
+def test_administrators_edit_every_kind_of_thing() -> None:
+    """A pool in use goes, and comes again; an affinity and a reservation stand when all must be quiet."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    events: Counter[str] = Counter()
+    for seed in (21, 45, 56):
+        outcome = simulate(seed, tracing=True)
+        assert outcome.violation is None, f"python -m sim replay {seed}: {outcome.violation}"
+        after = outcome.tail[next(i for i, line in enumerate(outcome.tail) if "repaired" in line) :]
+        events.update(line.split()[1] for line in outcome.tail)
+        events.update(["standing affinity"] * any("pool_edited" in line and "'nodeName': ['" in line for line in after))
+        events.update(["standing reservation"] * (events["reserved"] > events["unreserved"]))
+    missing = {"pool_deleted", "pool_created", "standing affinity", "standing reservation"} - set(events)
+    assert not missing, f"nothing of {missing}: choose other seeds"
+
+
 @pytest.mark.parametrize("name", ["drop-cas", "ignore-generation-on-del", "half-dual-stack", "forget-excluded"])
 def test_a_planted_bug_is_caught(name: str) -> None:
     assert hunt(name, range(1, 40), jobs=1) is not None
@@ -47,8 +62,8 @@ def test_a_forgotten_fsync_is_caught_where_power_fails_at_every_boundary() -> No
         assert found is not None and found.unfinished[0][0] == "I7"
 
 
-def test_nineteen_bugs_are_planted() -> None:
-    assert len(MUTANTS) == 19
+def test_twenty_one_bugs_are_planted() -> None:
+    assert len(MUTANTS) == 21
     assert set(MUTANTS) >= BY_POWER_LOSS
 
 
