@@ -22,7 +22,8 @@
     │   ├── PinnedElsewhere     11
     │   ├── GatewayUnreachable  11  a pool's gateway does not answer, and the agent is told to require it
     │   ├── OwnerMissing        11  a controller in the pod's owner chain cannot be found
-    │   └── NotReady            50  the agent cannot serve ADD yet (CNI STATUS)
+    │   ├── NotReady            50  the agent cannot serve ADD yet (CNI STATUS)
+    │   └── WireDown            51  the network's interface carries nothing: running pods are cut off too (CNI STATUS)
     ├── Moot                  the request is about something that is over
     │   ├── PodGone            120
     │   └── Tombstoned         121
@@ -286,6 +287,13 @@ class NotReady(TryLater):
 
     code = 50
     reason = "NotReady"
+
+
+class WireDown(TryLater):
+    """The host's interface of the network carries nothing, so neither a new pod nor a running one is reached through it (CNI STATUS, code 51)."""
+
+    code = 51
+    reason = "WireDown"
 
 
 class Moot(NephilaError):

@@ -168,6 +168,7 @@ class CniService:
             why_not_ready,
             on_change,
             self.afterwards,
+            ports.why_cut,
         )
         by_verb = {
             "ADD": self.adding.add,

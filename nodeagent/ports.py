@@ -11,6 +11,7 @@ from adapters.kube.store import Store
 from adapters.sandboxes import Sandboxes
 from nodeagent.podmacs import MacOf
 from nodeagent.segment import SegmentPort
+from nodeagent.verbs import WhyCut, no_wire
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,3 +27,4 @@ class Ports:
     version: str
     segments: tuple[SegmentPort, ...] = ()  # none: addresses are not verified, and IPNode says so
     mac_of: MacOf | None = None  # None: pods' MACs stay unknown, and nothing is announced
+    why_cut: WhyCut = no_wire  # why an interface of this host carries nothing, for STATUS

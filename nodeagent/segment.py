@@ -84,15 +84,31 @@ class ParentSegment:
         return Segment(prober, watcher, port)
 
 
-class NetlinkMacs:
-    """MACs of pods' interfaces, read without entering their namespaces: `podmacs.MacOf` on netlink."""
+class NetlinkFacts:
+    """What netlink knows of interfaces, without entering their namespaces."""
 
     def __init__(self) -> None:
         self._netlink = SystemNetlink()
 
-    async def __call__(self, netns: Path, interface: str) -> str | None:
+    async def why_cut(self, interface: str) -> str:
+        """`verbs.WhyCut`: of an interface of this host."""
+        try:
+            link = await self._netlink.link(interface)
+        except OSError:
+            return ""  # the kernel did not tell, which says nothing about the wire
+        if link is None:
+            return "it does not exist"
+        if not link.up:
+            return "it is not up"
+        return "" if link.carrier else "it has no carrier"
+
+    async def mac_of(self, netns: Path, interface: str) -> str | None:
+        """`podmacs.MacOf`: of a pod's interface."""
         try:
             link = await self._netlink.link_in(netns, interface)
         except OSError:
             return None
         return link.mac if link is not None else None
+
+    async def close(self) -> None:
+        await self._netlink.close()

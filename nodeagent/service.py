@@ -36,7 +36,7 @@ from nodeagent.metrics import AgentCollector
 from nodeagent.metrics_spiderpool import SpiderpoolAgentCollector
 from nodeagent.ports import Ports
 from nodeagent.request import failure
-from nodeagent.segment import NetlinkMacs, ParentSegment
+from nodeagent.segment import NetlinkFacts, ParentSegment
 from nodeagent.spool import Spool
 from nodeagent.webhook.review import Reviewer
 from nodeagent.webhook.server import WebhookServer
@@ -64,7 +64,10 @@ async def run(config: AgentConfig) -> None:
         for parent in config.attached().listed
     )
     timed, boot_id = TimedJournal(journal, happened.on_journal), BOOT_ID.read_text().strip()
-    ports = Ports(store, timed, clock, entropy, NetnsSandboxes(), boot_id, release, segments, NetlinkMacs())
+    netlink, sandboxes = NetlinkFacts(), NetnsSandboxes()
+    ports = Ports(
+        store, timed, clock, entropy, sandboxes, boot_id, release, segments, netlink.mac_of, why_cut=netlink.why_cut
+    )
     agent = Agent(config, ports)
     agent.adding.observers.append(log_address_given)
     socket_path = Path(config.socket)
@@ -92,6 +95,7 @@ async def run(config: AgentConfig) -> None:
         if health is not None:
             await health.stop()
         await transport.close()
+        await netlink.close()
         journal.close()
         log.info("agent_stopped", node=config.node)
 

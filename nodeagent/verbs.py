@@ -1,13 +1,14 @@
-"""The CNI verbs that never wait: DEL, CHECK, GC, STATUS (specification 1.1.0), from a validated request to the answer. ADD is in `adding.py`."""
+"""The CNI verbs that wait for nobody: DEL, CHECK, GC, STATUS (specification 1.1.0), from a validated request to the answer. ADD is in `adding.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import structlog
 
 from adapters.sandboxes import Sandbox, Sandboxes
-from ipam.errors import CheckFailed, NotReady
+from ipam.errors import CheckFailed, NotReady, WireDown
 from ipam.stock import Stock
 from nodeagent.afterwards import Afterwards
 from nodeagent.allocator import Allocator, Key
@@ -15,6 +16,14 @@ from nodeagent.request import CniRequest
 from nodeagent.world import World
 
 log = structlog.get_logger(__name__)
+
+WhyCut: TypeAlias = Callable[[str], Awaitable[str]]
+"""Why the interface of this name carries nothing, in words; "" if it does, or if that cannot be told."""
+
+
+async def no_wire(_interface: str) -> str:
+    """`WhyCut` where nobody can look."""
+    return ""
 
 
 class Verbs:
@@ -29,6 +38,7 @@ class Verbs:
         why_not_ready: Callable[[], str],
         on_change: Callable[[], None],
         afterwards: Afterwards,
+        why_cut: WhyCut = no_wire,
     ) -> None:
         self._world = world
         self._allocator = allocator
@@ -37,6 +47,7 @@ class Verbs:
         self._why_not_ready = why_not_ready
         self._on_change = on_change
         self._afterwards = afterwards
+        self._why_cut = why_cut
 
     def delete(self, request: CniRequest) -> bytes:
         """Free what this container's interface holds. Idempotent; needs neither the API server nor the pod."""
@@ -93,8 +104,14 @@ class Verbs:
         self._afterwards(self._on_change)
         return b""
 
-    def status(self, request: CniRequest) -> bytes:
-        """Can an ADD be served now? Raises NotReady (code 50)."""
+    async def status(self, request: CniRequest) -> bytes:
+        """Can an ADD be served now? Raises WireDown (code 51) if the network's `master` carries nothing, else NotReady (code 50)."""
+        master = request.conf.master
+        if master and (why := await self._why_cut(master)):
+            raise WireDown(
+                f"interface {master} of network {request.conf.name!r} carries nothing: {why}",
+                hint="bring it up, or correct `master` in the network configuration; running pods are cut off meanwhile",
+            )
         if not self._world.has_synced:
             raise NotReady(
                 "the agent has not read the cluster's pools yet", hint="is the API server reachable from this node?"

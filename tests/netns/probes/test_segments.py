@@ -15,14 +15,15 @@ from ipam.addresses import Address, Network
 from ipam.parents import Parent
 from ipam.stock import State
 from nodeagent.agent import Agent
-from nodeagent.segment import ParentSegment
+from nodeagent.segment import NetlinkFacts, ParentSegment
+from nodeagent.wire import HttpRequest
 from probes import codec
 from probes.messages import Arp
 from probes.profiles import ANNOUNCE_INTERVAL_S, ANNOUNCE_NUM, FAST, MAX_NEIGHBOR_ADVERTISEMENT
 from probes.watcher import Mode
 from tests.netns.probes.gateways import Proxy, linux_proxy
-from tests.netns.probes.lan import Ear, Host, Lan, inside, lan
-from tests.unit.nodeagent.harness import Lab, add, eventually
+from tests.netns.probes.lan import Ear, Host, Lan, inside, lan, run
+from tests.unit.nodeagent.harness import Lab, add, eventually, failed, http
 
 pytestmark = [pytest.mark.netns, pytest.mark.ebpf, pytest.mark.usefixtures("_bpf")]
 
@@ -99,6 +100,37 @@ async def test_each_of_two_real_interfaces_proves_and_watches_its_own_segment(la
             assert {seen.mac for seen in agent.segments.conflicts()} <= {stranger.mac}
             await add(agent, "c9", await lab.pod("q", "n1"))
             assert agent.segments.unverified() == set()
+
+
+async def test_status_tells_a_cut_wire_from_an_agent_that_is_not_ready(lab: Lab, net: Lan, host: Host) -> None:
+    """Code 51 (CNI 1.1, STATUS) at the moment it is asked: unplugged at the bridge, taken down, and no such interface."""
+    request = http("STATUS", "", conf={"master": "eth0"})
+    netlink = NetlinkFacts()
+    async with lab.agent("n1", segment=segment("eth0"), why_cut=netlink.why_cut) as agent:
+        await watching(agent)
+        assert (await agent.serve(request)).status == 200
+        port = net.port_of[host.mac]
+        run("ip", "-n", net.hub, "link", "set", port, "down")
+        assert "no carrier" in await cut_off(agent, request)
+        run("ip", "-n", net.hub, "link", "set", port, "up")
+        host.ip("link", "set", "eth0", "down")
+        assert "not up" in await cut_off(agent, request)
+        host.ip("link", "set", "eth0", "up")
+        assert "does not exist" in await cut_off(agent, http("STATUS", "", conf={"master": "eth9"}))
+        async with asyncio.timeout(5):
+            while (await agent.serve(request)).status != 200:
+                await asyncio.sleep(0.05)
+    await netlink.close()
+
+
+async def cut_off(agent: Agent, request: HttpRequest) -> str:
+    """The error's message, once the kernel has taken note of what was done to the link."""
+    async with asyncio.timeout(5):
+        while (await agent.serve(request)).status == 200:
+            await asyncio.sleep(0.05)
+    error = await failed(agent, request)
+    assert error["code"] == 51
+    return str(error["msg"])
 
 
 async def test_what_an_agent_sends_is_what_the_rfcs_say_field_by_field_in_a_capture_of_tcpdump(

@@ -24,6 +24,7 @@ from nodeagent.config import AgentConfig, FeatureSettings, LeaseSettings, ProbeS
 from nodeagent.podmacs import MacOf
 from nodeagent.ports import Ports
 from nodeagent.segment import SegmentPort
+from nodeagent.verbs import WhyCut, no_wire
 from nodeagent.wire import HttpRequest
 
 FAST = LeaseSettings(
@@ -85,6 +86,7 @@ class Lab:
         segment: SegmentPort | None = None,
         segments: tuple[SegmentPort, ...] = (),
         mac_of: MacOf | None = None,
+        why_cut: WhyCut = no_wire,
         probe: ProbeSettings | None = None,
         features: FeatureSettings | None = None,
     ) -> AsyncIterator[tuple[Agent, asyncio.Task[None]]]:
@@ -101,6 +103,7 @@ class Lab:
             "test",
             segments if segment is None else (segment,),
             mac_of or getattr(segment, "mac_of", None),
+            why_cut,
         )
         config = AgentConfig(
             node=node, lease=lease, features=features or FeatureSettings(), probe=probe or ProbeSettings()

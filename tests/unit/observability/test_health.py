@@ -79,6 +79,27 @@ async def test_a_node_whose_parent_interface_is_gone_is_not_ready_and_says_so() 
         assert agent.teller.counts["SegmentUnusable"] == 1
 
 
+async def test_a_cut_wire_is_told_by_a_code_of_its_own_whatever_else_is_wrong() -> None:
+    """CNI 1.1, STATUS: 51 says that running containers may be cut off too, 50 only that a new one cannot be served."""
+    asked: list[str] = []
+
+    async def why_cut(interface: str) -> str:
+        asked.append(interface)
+        return "it has no carrier" if interface == "eth7" else ""
+
+    lab = await lab_with_node()
+    async with lab.agent("n1", why_cut=why_cut) as agent:
+        assert (await agent.serve(http("STATUS", "", conf={"master": "eth8"}))).status == 200
+        assert (await agent.serve(http("STATUS", ""))).status == 200
+        error = await failed(agent, http("STATUS", "", conf={"master": "eth7"}))
+        assert error["code"] == 51 and "eth7" in error["msg"] and "no carrier" in error["msg"]
+        assert agent.mailbox is not None
+        agent.mailbox.fence = Fence(60.0, mark="7-abc")
+        assert (await failed(agent, http("STATUS", "", conf={"master": "eth7"})))["code"] == 51
+        assert (await failed(agent, http("STATUS", "", conf={"master": "eth8"})))["code"] == 50
+        assert asked == ["eth8", "eth7", "eth7", "eth8"]
+
+
 async def test_a_starting_agent_is_not_ready_and_alive() -> None:
     async with served(lambda: "the agent is starting") as get:
         assert await get("/v1/runtime/startup") == (503, "the agent is starting")  # type: ignore[misc]
