@@ -95,7 +95,8 @@ def judge_pool_deletion(pool: str, uses: Collection[str], count: int) -> tuple[P
         return ()
     named = f", by {_names(uses)}" if uses else ""
     why = f"SpiderIPPool {pool} has {count} addresses in use{named}"
-    return (Problem("metadata.name", why, "delete these pods first; spec.disable: true stops new allocations"),)
+    fix = "delete these pods first, and scale down StatefulSets that keep addresses; spec.disable: true stops new allocations"
+    return (Problem("metadata.name", why, fix),)
 
 
 def judge_subnet_deletion(subnet: str, pools: Iterable[Pool]) -> tuple[Problem, ...]:

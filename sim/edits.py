@@ -70,12 +70,8 @@ class Edits:
 
     def unfinished(self) -> list[tuple[str, str]]:
         """Pools that were deleted and are not gone, or not there again."""
-        cluster, found = self._world.cluster, []
-        for pool in self._world.plan.pools:
-            entry = cluster.read(IP_POOL, ("", pool.name))
-            if entry is None or entry.object.deleting:
-                found.append(("I7", f"pool {pool.name} {'is still being deleted' if entry else 'does not exist'}"))
-        return found
+        missing = [pool for pool in self._world.plan.pools if self._is_missing(pool)]
+        return [("I7", f"pool {pool.name} is still being deleted, or was not made again") for pool in missing]
 
     # Edits ---------------------------------------------------------------------------------------------------------------------------
 
@@ -182,10 +178,10 @@ class Edits:
             if self._world.faults.has("affinity-edit") and self._random.random() < 0.3:
                 self._nodes[pool.name] = self._some_nodes(self._random)
             self._patch(pool, {**pool.spec, **UNEDITED, **self._standing(pool)})
-            if self._missing(pool):
+            if self._is_missing(pool):
                 self._begin(self._replace(pool, drains=True, rest_s=0.0))
 
-    def _missing(self, pool: PlannedPool) -> bool:
+    def _is_missing(self, pool: PlannedPool) -> bool:
         entry = self._world.cluster.read(IP_POOL, ("", pool.name))
         return entry is None or entry.object.deleting
 
