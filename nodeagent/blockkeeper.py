@@ -214,6 +214,12 @@ class BlockKeeper(LeaseView):
         for record in records:
             self._recorded.setdefault(Page.parse(record.page, record.domain), record)
 
+    def unshun(self, slot: SlotId) -> None:
+        """Its identity comes for it, and its former pod is known to be gone."""
+        if slot in self.shunned:
+            self.shunned.discard(slot)
+            self._journal.commit([DropSlot(slot.domain, slot.family, slot.value)])
+
     async def reload(self) -> None:
         """Read every block the journal names and bring the stock in step with it. Raises ApiUnreachable."""
         for page in list(self._recorded):

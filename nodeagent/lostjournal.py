@@ -1,8 +1,8 @@
 """A node that finds its mailbox but no journal has forgotten which of its addresses pods use. It shuns them all until it is rebooted.
 
 A probe would not help: a macvlan parent does not hear its own children, so an address that a pod of this very node uses looks silent from here.
-Pods go on using theirs; new ones get others. The end (I7): a reboot, which takes every sandbox with it. Pinned slots are spared, since only their
-own identity can get them.
+Pods go on using theirs; new ones get others. The end (I7): a reboot, which takes every sandbox with it. A pinned slot ends earlier if its identity
+comes for it: what must be known then of its former pod is known without a journal (`nodeagent/evidence.py`).
 
 If the reboot came with the loss (a power cut on a disk that lies about `fsync`), the mailbox tells: its last heartbeat is of an earlier boot.
 Nothing is handed out in a boot before a heartbeat of that boot was acknowledged, so no sandbox of this one has any of the addresses, and the leases
@@ -55,7 +55,7 @@ async def shun(store: Store, journal: Journal, me: NodeRef, boot_id: str) -> set
     """Find this node's leases, all of them, and journal that their slots are not to be used in this boot. Raises StoreError."""
     shunned: set[SlotId] = set()
     for block, lease in await _leased(store, me):
-        slots = tuple(block.page.slot_ids(lease.slots & ~block.pinned))
+        slots = tuple(block.page.slot_ids(lease.slots))
         journal.commit(
             [
                 PutLease(_record(block, lease)),

@@ -303,6 +303,7 @@ class PinnedAdd:
 
     async def _bring(self, slot: SlotId, decide: Callable[[Block], Block]) -> Held | None:
         self._keep(slot)
+        self._keeper.unshun(slot)
         self._write_begins()
         if await self._keeper.change(slot.page, decide) is None or not self._is_kept(slot):
             return None

@@ -10,7 +10,9 @@ import pytest
 from adapters.journal.memory import MemoryDisk
 from crds.core import POD
 from crds.nephila import IP_BLOCK
+from ipam.stock import State
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually
+from tests.unit.nodeagent.test_pins import web
 
 
 @pytest.fixture
@@ -85,6 +87,22 @@ async def test_leases_that_a_power_cut_took_from_the_journals_end_are_found_afte
     async with lab.agent("n1", boot_id="boot-2"), asyncio.timeout(5.0):
         while (block := await lab.store.get(IP_BLOCK, "ip4-10-6-1-0")) is not None and block.spec.leases:
             await asyncio.sleep(0.02)  # nothing here needs it, so it is given back
+
+
+async def test_a_pinned_address_is_shunned_until_its_identity_comes_for_it(lab: Lab) -> None:
+    """Seed 1195: the agent did not know it at all, so that it would have leaked with the end of its identity."""
+    async with lab.agent("n1") as agent:
+        given = await add(agent, "c0", await web(lab, "n1"))
+        assert agent.mailbox is not None
+        await agent.mailbox.beat()
+    lab.disks["n1"] = MemoryDisk()
+    async with lab.agent("n1") as agent:
+        assert given[0] in {str(slot) for slot in agent.keeper.shunned}
+        assert await add(agent, "c1", await web(lab, "n1")) == given
+        assert given[0] not in {str(slot) for slot in agent.keeper.shunned}
+    async with lab.agent("n1") as agent:
+        assert given[0] not in {str(slot) for slot in agent.keeper.shunned}
+        assert agent.stock.count("v4", State.ALLOCATED) == 1
 
 
 async def test_a_new_node_shuns_nothing(lab: Lab) -> None:
