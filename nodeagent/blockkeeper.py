@@ -215,7 +215,7 @@ class BlockKeeper(LeaseView):
             self._recorded.setdefault(Page.parse(record.page, record.domain), record)
 
     def unshun(self, slot: SlotId) -> None:
-        """Its identity comes for it, and its former pod is known to be gone."""
+        """The pod that had it is known to be gone from this node."""
         if slot in self.shunned:
             self.shunned.discard(slot)
             self._journal.commit([DropSlot(slot.domain, slot.family, slot.value)])

@@ -73,6 +73,8 @@ class Evidence:
         for former in pin.seats:
             if former.pod_uid == pod.uid or self._is_on_record(former, slot, block):
                 continue
+            if self._is_forgotten(former, slot):
+                return f"this node lost its journal, and pod {former.pod_uid} may still run on it: its DEL will tell, or a reboot"
             if why := await self._why_not_gone(former, slot, identity, pod):
                 return why
             early = self._why_too_early(former, slot, block)
@@ -128,4 +130,9 @@ class Evidence:
     def _is_on_record(self, former: Holder, slot: SlotId, block: Block) -> bool:
         """The former pod ran on this very node, whose journal no longer has it: its DEL was seen."""
         mine = block.lease_of(self._keeper.me)
-        return former.node == self._keeper.me.name and mine is not None and bool(mine.slots & slot.bit)
+        leased = mine is not None and bool(mine.slots & slot.bit)
+        return leased and former.node == self._keeper.me.name and not self._is_forgotten(former, slot)
+
+    def _is_forgotten(self, former: Holder, slot: SlotId) -> bool:
+        """The journal that had the former pod was lost, so it says nothing; nor does silence, since a node does not hear its own pods."""
+        return former.node == self._keeper.me.name and slot in self._keeper.shunned

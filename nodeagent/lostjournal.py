@@ -1,8 +1,8 @@
 """A node that finds its mailbox but no journal has forgotten which of its addresses pods use. It shuns them all until it is rebooted.
 
 A probe would not help: a macvlan parent does not hear its own children, so an address that a pod of this very node uses looks silent from here.
-Pods go on using theirs; new ones get others. The end (I7): a reboot, which takes every sandbox with it. A pinned slot ends earlier if its identity
-comes for it: what must be known then of its former pod is known without a journal (`nodeagent/evidence.py`).
+Pods go on using theirs; new ones get others. The end (I7): a reboot, which takes every sandbox with it. A pinned slot may be
+used earlier by its identity, once its former pod is known to be gone: its DEL tells (`nodeagent/forgotten.py`).
 
 If the reboot came with the loss (a power cut on a disk that lies about `fsync`), the mailbox tells: its last heartbeat is of an earlier boot.
 Nothing is handed out in a boot before a heartbeat of that boot was acknowledged, so no sandbox of this one has any of the addresses, and the leases

@@ -120,7 +120,7 @@ class Mailbox:
         """Every lease under a new epoch first; the mark's end (or the new mailbox) last, so that a crash in between leaves us fenced."""
         mark = self.fence.mark
         log.warning("fence_mark_found", mark=mark, node=self._identity.node)
-        sent_at = began = self._clock.now()
+        began = self._clock.now()
         await self._retake()
         if self._seen is None:
             outcome = await self._store.create(IP_NODE, self._new_object())
@@ -129,8 +129,9 @@ class Mailbox:
                     f"IPNode {self._identity.node} could not be created: {outcome}", hint="check the agent's RBAC"
                 )
             self._seen = outcome.object
-        else:
-            sent_at = await self._end_mark(mark)
+        sent_at = await self._end_mark(
+            mark
+        )  # of a new mailbox too: its heartbeat tells later boots that this one was before them
         if self._clock.now() - began > self.fence.lease_s:
             raise ApiUnreachable(
                 "the leases were re-taken too long ago: the leader may have taken slots and removed its mark since",

@@ -169,6 +169,7 @@ class CniService:
             on_change,
             self.afterwards,
             ports.why_cut,
+            records.pins.forgotten.ended,
         )
         by_verb = {
             "ADD": self.adding.add,

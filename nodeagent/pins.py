@@ -35,6 +35,7 @@ from ipam.slots import SlotId
 from ipam.stock import Held, State, Stock
 from nodeagent.blockkeeper import BlockKeeper
 from nodeagent.evidence import Evidence
+from nodeagent.forgotten import Forgotten
 from nodeagent.identities import Identity
 from nodeagent.world import World
 
@@ -72,6 +73,7 @@ class Pins:
         self.migrating: set[SlotId] = (
             set()
         )  # what `settled` was not told of yet; any other read of a block may see the end first
+        self.forgotten = Forgotten(keeper, clock)
         self._turns: WeakValueDictionary[tuple[str, str, str, str], asyncio.Lock] = WeakValueDictionary()
         self._at_work: set[SlotId] = set()
 
@@ -94,6 +96,7 @@ class Pins:
         while True:
             await self.clock.sleep(SWEEP_S)
             try:
+                await self.forgotten.settle()
                 await self.sweep()
                 await self.settle()
             except ApiUnreachable as error:

@@ -27,7 +27,7 @@ async def no_wire(_interface: str) -> str:
 
 
 class Verbs:
-    """`on_change`: attachments changed; called once the reply has left."""
+    """`on_change`: attachments changed; called once the reply has left. `on_unknown`: a DEL of this pod's interface found none."""
 
     def __init__(
         self,
@@ -38,7 +38,8 @@ class Verbs:
         why_not_ready: Callable[[], str],
         on_change: Callable[[], None],
         afterwards: Afterwards,
-        why_cut: WhyCut = no_wire,
+        why_cut: WhyCut,
+        on_unknown: Callable[[str, str], None],
     ) -> None:
         self._world = world
         self._allocator = allocator
@@ -48,12 +49,15 @@ class Verbs:
         self._on_change = on_change
         self._afterwards = afterwards
         self._why_cut = why_cut
+        self._on_unknown = on_unknown
 
     def delete(self, request: CniRequest) -> bytes:
         """Free what this container's interface holds. Idempotent; needs neither the API server nor the pod."""
         released = self._allocator.release(Key(request.conf.name, request.container_id, request.ifname))
         if released is not None:
             self._afterwards(self._on_change)
+        else:
+            self._on_unknown(request.pod_uid, request.ifname)
         return b""
 
     def check(self, request: CniRequest) -> bytes:
