@@ -10,14 +10,12 @@ from __future__ import annotations
 import structlog
 
 from adapters.clock import Clock
-from ipam.slots import Page, SlotId
+from ipam.slots import Page
 from nodeagent.blockkeeper import BlockKeeper
 
 log = structlog.get_logger(__name__)
 
-INTERFACE_S = (
-    0.5  # main plugins ask for the DEL before they remove the interface: for so long its address may still be on it
-)
+INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: its address may still be on it
 MOST = 1024  # DELs remembered at a time
 
 
@@ -47,11 +45,12 @@ class Forgotten:
 
     async def _settle_on(self, page: Page, due: set[tuple[str, str]]) -> None:
         block, here = await self._keeper.look(page), self._keeper.me.name
-        over = [
-            SlotId(page.domain, page.family, page.base + pin.slot)
+        ended = sum(
+            1 << pin.slot
             for pin in block.pins
             if any(seat.node == here and (seat.pod_uid, pin.owner.interface) in due for seat in pin.seats)
-        ]
+        )
+        over = [slot for slot in page.slot_ids(ended) if slot in self._keeper.shunned]
         for slot in over:
             log.info("forgotten_pod_ended", address=str(slot))
             self._keeper.unshun(slot)

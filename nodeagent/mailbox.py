@@ -129,9 +129,8 @@ class Mailbox:
                     f"IPNode {self._identity.node} could not be created: {outcome}", hint="check the agent's RBAC"
                 )
             self._seen = outcome.object
-        sent_at = await self._end_mark(
-            mark
-        )  # of a new mailbox too: its heartbeat tells later boots that this one was before them
+        # Into a new mailbox too: its heartbeat tells later boots that this one was before them.
+        sent_at = await self._end_mark(mark)
         if self._clock.now() - began > self.fence.lease_s:
             raise ApiUnreachable(
                 "the leases were re-taken too long ago: the leader may have taken slots and removed its mark since",
