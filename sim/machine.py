@@ -95,7 +95,7 @@ class Machine:
         rate = self.random.uniform(SLOWEST, FASTEST) if faults.has("clock-rate") else 1.0
         self.clock = SimClock(world.loop, rate=rate)
         self.disk = MemoryDisk()
-        self.was_emptied = False
+        self.has_forgotten = False  # its journal, or the end of it, was lost
         self.link = Link(name, random.Random(f"{world.seed}/link/{name}"), faults, lambda: world.hostile)
         self.spool = SpoolDirectory(lambda: world.strikes("unlink-lost", self.random))
         self.namespaces = ListedSandboxes()
@@ -230,6 +230,7 @@ class Machine:
         )  # the last commit is on the disk in part, so not at all
         lost = self.random.randint(0, 12) if self.world.strikes("lost-commits", self.random) else torn
         self.world.trace("power_lost", node=self.name, lost=min(lost, self.disk.unsynced))
+        self.has_forgotten |= lost > 0 and self.disk.unsynced > 0
         self.disk.lose_power(lost_commits=lost)
         self.spool.files.clear()  # /run is a tmpfs
 
@@ -237,7 +238,7 @@ class Machine:
         """The machine, which is off, gets a new disk."""
         self.world.trace("emptied", node=self.name)
         self.disk = MemoryDisk()
-        self.was_emptied = True
+        self.has_forgotten = True
 
     def boot(self) -> None:
         self.up = True
