@@ -56,9 +56,9 @@ def _held(agent: Agent) -> Iterator[HeldSlot]:
 
 
 def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
-    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or the record is of the identity's
-    former pod, or of a pod that its machine forgot in a power cut, and its next start rewrites it; or its node lost its journal, shuns the address until a reboot,
-    and has no other for the pod.
+    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or it is of the identity's former pod,
+    or of a pod that its machine forgot in a power cut, and the next start rewrites it; or its node lost its journal, shuns the address until a
+    reboot, and has no other for the pod.
     """
     slot = endpoint.slot
     agents = [machine.running.agent for machine in world.machines.values() if machine.running]
