@@ -160,7 +160,8 @@ class Plan:
         absent = self.identities - kinds.count(SET)  # their pins keep their addresses
         others = len(kinds) - kinds.count("tiny") - pairs + absent
         if lacks("main4", others) or lacks("main6", others):
-            return "main" if "main" in kinds else "either"
+            # identities alone may be more than what is left by reservations: then some of them wait
+            return next((kind for kind in ("main", "either") if kind in kinds), "")
         return ""
 
 
