@@ -279,9 +279,7 @@ def simulate(seed: int, *, without: Collection[str] = (), tracing: bool = False)
         found = run(main(), loop)
     except (Livelock, Deadlock) as error:
         found = Violation(type(error).__name__.lower(), str(error), loop.time())
-    except (
-        Exception
-    ) as error:  # a defect of the simulation itself must name its seed too, and not end a run of thousands
+    except Exception as error:  # noqa: BLE001  # a defect of the simulation must name its seed too, and end no run of thousands
         found = Violation("crash", f"the simulation: {type(error).__name__}: {error}", loop.time())
     assert world is not None
     return world.outcome(found)
