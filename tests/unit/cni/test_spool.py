@@ -6,12 +6,13 @@ import stat
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.unit.cni.conftest import DEADLINE_S
-from tests.unit.cni.harness import VARIABLES, Agent, Shim, answering, headers_of, reply
+from tests.unit.cni.harness import VARIABLES, Agent, Finished, Shim, answering, headers_of, reply
 
 
 def spooled(shim: Shim) -> list[Path]:
@@ -94,12 +95,21 @@ def test_what_is_half_written_does_not_look_like_a_request(shim: Shim) -> None:
     assert left.suffix == ".tmp"
 
 
+def delete_as_the_kubelet_does(shim: Shim, number: int) -> Finished:
+    """Again, if the spool was held by others for longer than a DEL waits: on a busy machine 49 of them, with sanitizers, may take so long."""
+    for _ in range(20):
+        done = shim.run("DEL", env={"CNI_CONTAINERID": f"c{number}"})
+        if done.code == 0 or "another DEL holds it" not in done.error(11):
+            break
+    return done
+
+
 def test_a_burst_of_50_dels_keeps_each_and_never_passes_the_bound(shim: Shim) -> None:
     shim.spool.mkdir()
     for number in range(216):
         (shim.spool / f"{number:020}-1.del").touch()
     with ThreadPoolExecutor(50) as pool:
-        done = list(pool.map(lambda n: shim.run("DEL", env={"CNI_CONTAINERID": f"c{n}"}), range(50)))
+        done = list(pool.map(partial(delete_as_the_kubelet_does, shim), range(50)))
     kept = {n for n, one in enumerate(done) if one.code == 0}
     assert len(kept) == 40
     for n in set(range(50)) - kept:
