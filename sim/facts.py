@@ -56,18 +56,19 @@ def _held(agent: Agent) -> Iterator[HeldSlot]:
 
 
 def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
-    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or it is of the identity's former pod,
-    or of a pod that its machine forgot in a power cut, and the next start rewrites it; or its node lost its journal, shuns the address until a
-    reboot, and has no other for the pod.
+    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or its identity's pod waits, or one that
+    its machine forgot in a power cut, and the next start rewrites it; or its node lost its journal, shuns the address until a reboot, and has no
+    other for the pod.
     """
     slot = endpoint.slot
     agents = [machine.running.agent for machine in world.machines.values() if machine.running]
     if any(slot in agent.keeper.shunned for agent in agents):
         return True
     pod = next((pod for pod in world.pods() if pod.uid == endpoint.pod_uid), None)
-    of_former = pod is None and endpoint.name.startswith(IDENTITY)
-    if of_former or (pod is not None and world.machines[pod.spec.node_name].has_forgotten):
-        return not any(attachment.pod == endpoint.name for agent in agents for attachment in agent.allocator.all())
+    is_forgotten = pod is not None and world.machines[pod.spec.node_name].has_forgotten
+    waits = not any(attachment.pod == endpoint.name for agent in agents for attachment in agent.allocator.all())
+    if waits and (is_forgotten or endpoint.name.startswith(IDENTITY)):
+        return True
     block = world.checker.blocks.get(slot.page.name)
     pin = block.pin_at(slot.value - slot.page.base) if block is not None and world.is_stored(block) else None
     if pin is None or pin.owner.name != endpoint.name:

@@ -8,7 +8,7 @@ from crds.core import NODE
 from ipam.invariants import violations
 from ipam.slots import SlotId, format_slots
 from ipam.stock import State
-from sim.facts import quiet_facts
+from sim.facts import endpoints, quiet_facts
 from sim.plan import IDENTITY
 
 if TYPE_CHECKING:
@@ -146,10 +146,15 @@ def _unaccounted(world: World, machine: Machine, agent: Agent) -> list[tuple[str
     if machine.spool.files:
         found.append(("I14", f"{len(machine.spool.files)} spooled DELs stay on {name}"))
     sandboxes = world.kubelets[name].sandboxes
+    recorded = {(item.slot, item.pod_uid) for item in endpoints(world)}
+    living = {pod.uid for pod in world.pods()}
     for attachment in agent.allocator.all():
         sandbox = sandboxes.get(attachment.key.container_id)
         if sandbox is None or not sandbox.live:
             found.append(("I7", f"{attachment.key.container_id} of {attachment.pod} on {name} keeps its addresses"))
+        unrecorded = {(grant.slot, attachment.pod_uid) for grant in attachment.grants} - recorded
+        if unrecorded and attachment.pod_uid in living:
+            found.append(("record", f"no SpiderEndpoint tells of {min(unrecorded)[0]} of {attachment.pod} on {name}"))
     for item in agent.stock:
         if item.state is State.LEAVING:
             found.append(("I7", f"{item.slot} on {name} never finishes leaving"))

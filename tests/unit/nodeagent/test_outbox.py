@@ -108,3 +108,33 @@ async def test_what_was_refused_is_tried_again_after_a_restart(lab: Lab) -> None
     async with lab.agent("n1") as agent:
         await eventually(lambda: agent.outbox.depth == 0)
         assert await recorded_uid(lab, "p") == pod.uid
+
+
+async def test_the_del_of_a_former_pod_does_not_take_the_place_of_the_present_pods_record(lab: Lab) -> None:
+    """Seed 6627: both are about one name. The new pod's address was recorded nowhere, so that a deleted pool waited for it for ever."""
+    api = Refusing("p")
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=api)) as agent:
+        await add(agent, "c1", await lab.pod("p", "n1"))
+        await lab.store.delete(POD, "p", namespace="default")
+        new = await lab.pod("p", "n1")
+        await add(agent, "c2", new)
+        await delete(agent, "c1")
+    api.pods.clear()
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=api)) as agent:
+        await eventually(lambda: agent.outbox.depth == 0)
+        assert await recorded_uid(lab, "p") == new.uid
+
+
+async def test_a_late_repeat_of_a_former_pods_add_does_not_take_its_place_either(lab: Lab) -> None:
+    api = Refusing("p")
+    async with lab.agent("n1", store=MemoryStore(lab.cluster, fault=api)) as agent:
+        former = await lab.pod("p", "n1")
+        await add(agent, "c1", former)
+        await lab.store.delete(POD, "p", namespace="default")
+        new = await lab.pod("p", "n1")
+        await add(agent, "c2", new)
+        await eventually(lambda: agent.world.pods.get("p", "default") == new)
+        agent.outbox.mark("default/p", former.uid)
+        api.pods.clear()
+        await eventually(lambda: agent.outbox.depth == 0)
+        assert await recorded_uid(lab, "p") == new.uid
