@@ -56,8 +56,8 @@ def _held(agent: Agent) -> Iterator[HeldSlot]:
 
 
 def _is_kept(world: World, endpoint: EndpointAddress) -> bool:
-    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or its identity's pod waits, or one that
-    its machine forgot in a power cut, and the next start rewrites it; or its node lost its journal, shuns the address until a reboot, and has no
+    """Whether a record rightly names an address that nobody has now: its pod waits, and it is pinned to that; or its identity's pod waits, or one
+    that its machine forgot in a power cut, and the next start rewrites it; or its node lost its journal, shuns the address until a reboot, and has no
     other for the pod.
     """
     slot = endpoint.slot
