@@ -212,25 +212,22 @@ class Outbox:
             if any(self._is_shared(grant.slot) for item in self._allocator.of_pod(uid) for grant in item.grants):
                 return True  # told when the source has left (`Pins.settle`), be it after a restart of ours: the entry stays
             told = await self._bring_about(key, uid)
-            successors = self._successors(key, uid)
-            self._journal.commit([DropOutbox(key, uid), *(PutOutbox(key, other) for other in successors)])
-            for other in successors:
-                if key not in self._due:
-                    self.mark(key, other)
+            successor = self._successor(key, uid)
+            self._journal.commit([DropOutbox(key, uid), *([PutOutbox(key, successor)] if successor else [])])
+            if successor and key not in self._due:
+                self.mark(key, successor)
             return told
 
-    def _successors(self, key: str, uid: str) -> list[str]:
-        """Later pods of the name that have addresses here: this entry may have taken the place of theirs. Not asked of the present pod; and of a
-        former one that still has addresses only the one that is present, so that two cannot go on calling for each other.
+    def _successor(self, key: str, uid: str) -> str:
+        """UID of another pod of the name that has addresses here, "" for none: this entry may have taken the place of its. The present pod has none;
+        a former one that still has addresses only the present one, so that two cannot go on calling for each other.
         """
         namespace, name = key.split("/", 1)
         present = self._world.pods.get(name, namespace)
-        if present is not None and present.uid == uid:
-            return []
-        others = {item.pod_uid for item in self._allocator.all() if (item.namespace, item.pod) == (namespace, name)}
-        if uid in others:
-            others &= {present.uid} if present is not None else set()
-        return sorted(others - {uid})
+        here = {item.pod_uid for item in self._allocator.all() if (item.namespace, item.pod) == (namespace, name)}
+        if present is not None and present.uid in {uid, *here}:
+            return "" if present.uid == uid else present.uid
+        return "" if uid in here else min(here, default="")
 
     async def _bring_about(self, key: str, uid: str) -> bool:
         """Make the object say what the pod holds here now; False if the pod is gone. Raises StoreError or NephilaError: try again."""
