@@ -12,10 +12,10 @@ import structlog
 from adapters.clock import Clock
 from ipam.slots import Page
 from nodeagent.blockkeeper import BlockKeeper
+from nodeagent.refill import INTERFACE_S
 
 log = structlog.get_logger(__name__)
 
-INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: its address may still be on it
 MOST = 1024  # DELs remembered at a time
 
 

@@ -22,7 +22,6 @@ from ipam.stock import State, Stock
 from nodeagent.abreast import abreast
 from nodeagent.allocator import Allocator
 from nodeagent.blockkeeper import BlockKeeper
-from nodeagent.forgotten import INTERFACE_S
 from nodeagent.lostslots import LostSlots
 from nodeagent.needs import Needs
 from nodeagent.waiting import WaitingLine
@@ -31,6 +30,7 @@ from nodeagent.world import World
 log = structlog.get_logger(__name__)
 
 TICK_S = 1.0
+INTERFACE_S = 0.5  # main plugins ask for the DEL before they remove the interface: for so long a pinned address may still be on it
 STARVING_TICK_S = 0.05
 SETTLE_S = 0.01  # a burst of ADDs is looked at once, after it
 AT_ONCE = 4  # pools that the leader offered are served side by side

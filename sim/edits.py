@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 from crds.core import Pod
@@ -15,6 +14,7 @@ from crds.spiderpool import IP_POOL, RESERVED_IP
 from ipam.addresses import Family
 from ipam.slots import SlotId
 from sim.facts import endpoints
+from sim.outages import Begin, Recreate
 from sim.plan import IDENTITY, PlannedPool
 
 if TYPE_CHECKING:
@@ -30,12 +30,7 @@ RESERVATIONS = 3  # objects at a time
 class Edits:
     """`begin` starts a task that the end of the hostile phase ends; `recreate` makes a pod of the StatefulSet anew once it is gone."""
 
-    def __init__(
-        self,
-        world: World,
-        begin: Callable[[Coroutine[None, None, None]], None],
-        recreate: Callable[[str], Coroutine[None, None, None]],
-    ) -> None:
+    def __init__(self, world: World, begin: Begin, recreate: Recreate) -> None:
         self._world = world
         self._begin = begin
         self._recreate = recreate

@@ -10,7 +10,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from crds.core import NODE, OUT_OF_SERVICE
 from sim.faults import CLOCK_RATE
@@ -20,6 +20,9 @@ from sim.plan import IDENTITY
 if TYPE_CHECKING:
     from sim.machine import Machine
     from sim.world import World
+
+Begin: TypeAlias = Callable[[Coroutine[None, None, None]], None]
+Recreate: TypeAlias = Callable[[str], Coroutine[None, None, None]]
 
 SHORT_S = (0.5, 10.0)
 BEYOND_S = (2.0, 8.0)  # more than the two waits of a forced reclaim, before the mark and after it
@@ -52,8 +55,8 @@ class Outages:
     def __init__(
         self,
         world: World,
-        begin: Callable[[Coroutine[None, None, None]], None],
-        recreate: Callable[[str], Coroutine[None, None, None]],
+        begin: Begin,
+        recreate: Recreate,
     ) -> None:
         self._world = world
         self._begin = begin

@@ -139,8 +139,10 @@ class Pools:
             for observe in self.observers:
                 observe(stored, before, conditions)
         current = outcome.object if isinstance(outcome, Stored) else stored
-        held = await self._hold(current, in_use=holdings.used > 0 or any(self._is_in_use(use, idle) for use in uses))
-        return held or outcome
+        if not current.deleting:
+            return outcome
+        in_use = holdings.used > 0 or any(self._is_in_use(use, idle) for use in uses)
+        return await self._hold(current, in_use=in_use) or outcome
 
     async def _publish_unreadable(self, stored: SpiderIPPool, why: str) -> Outcome[SpiderIPPool] | None:
         seen = {poolstatus.READY: Observation(False, "Invalid", why[:1024])}
@@ -165,11 +167,8 @@ class Pools:
         return self._sight.has_pod(use.pod_uid) and use.address.value not in idle
 
     async def _hold(self, stored: SpiderIPPool, *, in_use: bool) -> Outcome[SpiderIPPool] | None:
-        """Our finalizer (`crds.derived` puts it on) stays until the pool is being deleted and no pod has an address of it, seen twice."""
+        """Of a pool that is being deleted: our finalizer (`crds.derived` puts it on) stays until no pod has an address of it, seen twice."""
         finalizers = stored.metadata.finalizers or ()
-        if not stored.deleting:
-            self._empty_since.pop(stored.name, None)
-            return None
         if FINALIZER not in finalizers:
             return None
         if in_use:

@@ -22,7 +22,7 @@ from ipam.blocks import Block, Pin
 from ipam.slots import Page, SlotId
 from ipam.stock import State
 from nodeagent.agent import Agent
-from nodeagent.forgotten import INTERFACE_S
+from nodeagent.refill import INTERFACE_S
 from tests.unit.nodeagent.harness import Lab, add, delete, eventually, failed, http
 
 OWNER = OwnerReference(api_version="apps/v1", kind="StatefulSet", name="web", uid="set-1", controller=True)
